@@ -1,0 +1,158 @@
+"""The environment, read once into `Settings`: nothing else in the project reads os.environ."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote, urlencode, urlsplit
+
+from config.errors import SettingsError
+
+DEFAULT_MAX_PAYLOAD_BYTES = 1_000_000
+"""A prompt of 250,000 tokens: more than any model of the shipped catalog can read."""
+
+DEFAULT_FLOWER_PORT = 5555
+
+SHIPPED_CONFIG = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the fleet's parts are and how much they take; every field has a working default."""
+
+    home: Path
+    """Data of the embedded services, the Flower password, the pid of `fleet up`."""
+    models: Path
+    """Where `fleet pull` keeps model files; shared by all fleets of a user."""
+    config: Path
+    """The folder of models.yaml, profiles.yaml and schedule.yaml."""
+    redis_url: str
+    """In redis-py's form: redis://, rediss:// or unix://."""
+    database_url: str
+    """In libpq's form."""
+    redis_is_embedded: bool
+    database_is_embedded: bool
+    max_payload_bytes: int
+    log_level: str
+    flower_port: int
+    flower_password: str | None
+    """None: `fleet up` makes one and keeps it in `home`."""
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of the embedded services' sockets.
+
+        Not inside `home`: a socket's path must stay under 104 bytes (macOS).
+        """
+        return socket_folder(self.home)
+
+    @property
+    def broker_url(self) -> str:
+        """`redis_url` in Celery's form, which calls a socket `redis+socket://`."""
+        return in_celery_form(self.redis_url, socket_scheme="redis+socket")
+
+    @property
+    def result_url(self) -> str:
+        """`redis_url` as the part of Celery's `result_backend` after the class name."""
+        return in_celery_form(self.redis_url, socket_scheme="socket")
+
+
+@cache
+def settings() -> Settings:
+    """Read this process's settings, once.
+
+    Raises:
+        SettingsError: a variable holds what it cannot hold.
+    """
+    return read_settings(os.environ)
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the settings out of an environment.
+
+    Raises:
+        SettingsError: a variable holds what it cannot hold.
+    """
+    home = folder(environ, "FLEET_HOME", default=default_home(environ))
+    redis_url = environ.get("FLEET_REDIS_URL")
+    database_url = environ.get("FLEET_DATABASE_URL")
+    check_scheme("FLEET_REDIS_URL", redis_url, ("redis", "rediss", "unix"))
+    check_scheme("FLEET_DATABASE_URL", database_url, ("postgresql", "postgres"))
+    return Settings(
+        home=home,
+        models=folder(environ, "FLEET_MODELS", default=Path.home() / ".cache/aria-fleet/models"),
+        config=folder(environ, "FLEET_CONFIG", default=SHIPPED_CONFIG),
+        redis_url=redis_url or embedded_redis_url(home),
+        database_url=database_url or embedded_database_url(home),
+        redis_is_embedded=not redis_url,
+        database_is_embedded=not database_url,
+        max_payload_bytes=positive(environ, "FLEET_MAX_PAYLOAD_BYTES", DEFAULT_MAX_PAYLOAD_BYTES),
+        log_level=level(environ),
+        flower_port=positive(environ, "FLEET_FLOWER_PORT", DEFAULT_FLOWER_PORT),
+        flower_password=environ.get("FLEET_FLOWER_PASSWORD") or None,
+    )
+
+
+def key_from_environment(name: str) -> str | None:
+    """Read a provider's key; only the worker that calls the provider may ask."""
+    return os.environ.get(name) or None
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """Choose a folder for the fleet's data.
+
+    Root gets one outside its private home: Postgres refuses to run as root, so the embedded one
+    runs as `nobody`, who has to reach its files.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/aria-fleet")
+    data = environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local/share") / "aria-fleet"
+
+
+def socket_folder(home: Path) -> Path:
+    mark = hashlib.sha256(str(home).encode()).hexdigest()[:8]
+    return Path(f"/tmp/aria-fleet-{os.geteuid()}-{mark}")  # noqa: S108 - made with mode 0700
+
+
+def embedded_redis_url(home: Path) -> str:
+    return f"unix://{socket_folder(home)}/redis/redis.sock"
+
+
+def embedded_database_url(home: Path) -> str:
+    where = {"host": str(socket_folder(home) / "postgres"), "user": "postgres"}
+    return f"postgresql:///fleet?{urlencode(where, quote_via=quote, safe='/')}"
+
+
+def in_celery_form(redis_url: str, *, socket_scheme: str) -> str:
+    return redis_url.replace("unix://", f"{socket_scheme}://", 1)
+
+
+def folder(environ: Mapping[str, str], name: str, *, default: Path) -> Path:
+    value = environ.get(name)
+    return Path(value).expanduser().absolute() if value else default
+
+
+def positive(environ: Mapping[str, str], name: str, default: int) -> int:
+    value = environ.get(name)
+    if not value:
+        return default
+    if not value.isdecimal() or int(value) == 0:
+        raise SettingsError(name, value, "a whole number above 0")
+    return int(value)
+
+
+def level(environ: Mapping[str, str]) -> str:
+    known = ("debug", "info", "warning", "error")
+    value = environ.get("FLEET_LOG_LEVEL", "info").lower()
+    if value not in known:
+        raise SettingsError("FLEET_LOG_LEVEL", value, f"one of {', '.join(known)}")
+    return value
+
+
+def check_scheme(name: str, url: str | None, known: tuple[str, ...]) -> None:
+    if url and urlsplit(url).scheme not in known:
+        # The value is not repeated: a URL may carry a password.
+        raise SettingsError(name, f"{urlsplit(url).scheme or 'no scheme'}://...", " or ".join(f"{k}://" for k in known))

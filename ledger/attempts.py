@@ -1,0 +1,228 @@
+"""Attempts on their way through a worker: claimed, renewed, finished."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from ledger.connect import Connection, jsonb
+
+CHANNEL = "fleet"
+"""Where the brain listens for hints that something happened."""
+
+HINT_IDS = 150
+"""Ids in one notification: 8,000 bytes are the most that it carries."""
+
+CLAIM = """
+    WITH claimed AS (
+        UPDATE attempts
+           SET worker = %(worker)s,
+               claimed_at = clock_timestamp(),
+               lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+          FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS asked (task_id, number)
+         WHERE attempts.task_id = asked.task_id
+           AND attempts.number = asked.number
+           AND outcome IS NULL
+           AND claimed_at IS NULL
+        RETURNING attempts.task_id, attempts.number, attempts.model, attempts.tier, attempts.queued_at,
+                  claimed_at
+    )
+    UPDATE tasks
+       SET state = 'running'
+      FROM claimed
+     WHERE tasks.id = claimed.task_id
+    RETURNING claimed.task_id, claimed.number, claimed.model, claimed.tier, tasks.profile, tasks.request,
+              tasks.accepted_at, claimed.claimed_at
+"""
+
+RENEW = """
+    UPDATE attempts
+       SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+      FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS mine (task_id, number)
+     WHERE attempts.task_id = mine.task_id
+       AND attempts.number = mine.number
+       AND outcome IS NULL
+"""
+
+FINISH = """
+    WITH ended AS (
+        SELECT *
+          FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[], %(outcome)s::text[], %(next_state)s::text[],
+                      %(prompt_tokens)s::int[], %(cached_tokens)s::int[], %(completion_tokens)s::int[],
+                      %(cost_usd)s::numeric[], %(first_token_s)s::real[], %(error)s::jsonb[],
+                      %(answer)s::jsonb[])
+               AS ended (task_id, number, outcome, next_state, prompt_tokens, cached_tokens,
+                         completion_tokens, cost_usd, first_token_s, error, answer)
+    ), closed AS (
+        UPDATE attempts
+           SET finished_at = clock_timestamp(),
+               outcome = ended.outcome,
+               prompt_tokens = ended.prompt_tokens,
+               cached_tokens = ended.cached_tokens,
+               completion_tokens = ended.completion_tokens,
+               cost_usd = ended.cost_usd,
+               first_token_s = ended.first_token_s,
+               error = ended.error,
+               answer = ended.answer
+          FROM ended
+         WHERE attempts.task_id = ended.task_id
+           AND attempts.number = ended.number
+           AND attempts.outcome IS NULL
+        RETURNING ended.task_id, ended.number, ended.next_state, ended.error, attempts.finished_at
+    )
+    UPDATE tasks
+       SET state = closed.next_state,
+           finished_at = CASE WHEN closed.next_state <> 'held' THEN closed.finished_at END,
+           error = CASE WHEN closed.next_state = 'failed' THEN closed.error END
+      FROM closed
+     WHERE tasks.id = closed.task_id
+    RETURNING closed.task_id, closed.number, closed.finished_at
+"""
+
+HINT = "SELECT pg_notify(%(channel)s, %(ids)s)"
+
+OPEN = """
+    SELECT task_id, number, model, queue
+      FROM attempts
+     WHERE outcome IS NULL
+"""
+
+FINISHED = """
+    SELECT task_id, attempts.number, model, queue, outcome, claimed_at, finished_at
+      FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS asked (id, number)
+      JOIN attempts ON attempts.task_id = asked.id AND attempts.number = asked.number
+     WHERE outcome IS NOT NULL
+"""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An attempt that this worker runs, with what the model is asked."""
+
+    task_id: UUID
+    number: int
+    model: str
+    tier: str
+    profile: str | None
+    request: dict[str, Any]
+    accepted_at: datetime
+    claimed_at: datetime
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How an attempt ended, and what becomes of its task."""
+
+    task_id: UUID
+    number: int
+    outcome: str
+    next_state: str
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: Decimal | None = None
+    first_token_s: float | None = None
+    error: dict[str, Any] | None = None
+    answer: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class OpenAttempt:
+    """An attempt that has not ended."""
+
+    task_id: UUID
+    number: int
+    model: str
+    queue: str
+
+
+@dataclass(frozen=True)
+class FinishedAttempt:
+    """An attempt that has ended, as the brain learns of it."""
+
+    task_id: UUID
+    number: int
+    model: str
+    queue: str
+    outcome: str
+    claimed_at: datetime | None
+    finished_at: datetime
+
+
+Key = tuple[UUID, int]
+"""(task id, number of the attempt)"""
+
+
+def claim(db: Connection, keys: Sequence[Key], *, worker: str, lease_s: float) -> dict[Key, Claim]:
+    """Make attempts this worker's own, if nobody has them yet.
+
+    Returns:
+        What to run, by key. An attempt that was claimed before, cancelled or never planned is not
+        there: its message is a duplicate and can be dropped.
+    """
+    asked = {**columns_of(keys), "worker": worker, "lease_s": lease_s}
+    with db.cursor(row_factory=class_row(Claim)) as cursor:
+        return {(row.task_id, row.number): row for row in cursor.execute(CLAIM, asked)}
+
+
+def renew(db: Connection, keys: Sequence[Key], *, lease_s: float) -> None:
+    """Extend the leases of what this worker still runs."""
+    db.execute(RENEW, {**columns_of(keys), "lease_s": lease_s})
+
+
+def finish(db: Connection, ends: Sequence[Finish]) -> dict[Key, datetime]:
+    """Record how attempts ended and what becomes of their tasks, in one transaction.
+
+    Returns:
+        When each ended, by key. An attempt that had ended before is not there; nothing of it changed.
+    """
+    columns = {
+        "task_id": [end.task_id for end in ends],
+        "number": [end.number for end in ends],
+        "outcome": [end.outcome for end in ends],
+        "next_state": [end.next_state for end in ends],
+        "prompt_tokens": [end.prompt_tokens for end in ends],
+        "cached_tokens": [end.cached_tokens for end in ends],
+        "completion_tokens": [end.completion_tokens for end in ends],
+        "cost_usd": [end.cost_usd for end in ends],
+        "first_token_s": [end.first_token_s for end in ends],
+        "error": [jsonb(end.error) for end in ends],
+        "answer": [jsonb(end.answer) for end in ends],
+    }
+    with db.transaction():
+        rows = db.execute(FINISH, columns).fetchall()
+        hint(db, [(end.task_id, end.number) for end in ends])
+    return {(task_id, number): finished_at for task_id, number, finished_at in rows}
+
+
+def hint(db: Connection, keys: Sequence[Key]) -> None:
+    """Tell the brain which attempts are worth a look once this transaction has committed."""
+    for start in range(0, len(keys), HINT_IDS):
+        ids = " ".join(f"{task_id}:{number}" for task_id, number in keys[start : start + HINT_IDS])
+        db.execute(HINT, {"channel": CHANNEL, "ids": ids})
+
+
+def hinted(payload: str) -> list[Key]:
+    """Read what `hint` wrote."""
+    pairs = (word.split(":") for word in payload.split())
+    return [(UUID(task_id), int(number)) for task_id, number in pairs]
+
+
+def still_open(db: Connection) -> list[OpenAttempt]:
+    """Read every attempt that has not ended, in no order."""
+    with db.cursor(row_factory=class_row(OpenAttempt)) as cursor:
+        return cursor.execute(OPEN).fetchall()
+
+
+def finished(db: Connection, keys: Iterable[Key]) -> list[FinishedAttempt]:
+    """Read those of the attempts that have ended, in no order."""
+    with db.cursor(row_factory=class_row(FinishedAttempt)) as cursor:
+        return cursor.execute(FINISHED, columns_of(list(keys))).fetchall()
+
+
+def columns_of(keys: Sequence[Key]) -> dict[str, list[Any]]:
+    return {"task_id": [task_id for task_id, _ in keys], "number": [number for _, number in keys]}

@@ -1,0 +1,303 @@
+"""Tasks on their way in: accepted, held, queued; and those that end without a model call."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from ledger import leadership
+from ledger.connect import Connection, jsonb
+
+ACCEPT = """
+    INSERT INTO tasks (id, state, profile, focus, model, agent, priority, not_before, deadline,
+                       needs, request, envelope, finished_at, error)
+    SELECT id, CASE WHEN error IS NULL THEN 'held' ELSE 'failed' END, profile, focus, model, agent, priority,
+           not_before, deadline, needs, request, envelope, CASE WHEN error IS NOT NULL THEN now() END, error
+      FROM unnest(%(id)s::uuid[], %(profile)s::text[], %(focus)s::text[], %(model)s::text[], %(agent)s::text[],
+                  %(priority)s::smallint[], %(not_before)s::timestamptz[], %(deadline)s::timestamptz[],
+                  %(needs)s::jsonb[], %(request)s::jsonb[], %(envelope)s::jsonb[], %(error)s::jsonb[])
+           AS new (id, profile, focus, model, agent, priority, not_before, deadline, needs, request, envelope,
+                   error)
+        ON CONFLICT (id) DO NOTHING
+    RETURNING id, accepted_at
+"""
+
+HELD = """
+    SELECT id, profile, focus, model, agent, priority, not_before, deadline, needs, accepted_at,
+           (SELECT coalesce(jsonb_agg(jsonb_build_array(a.model, a.error ->> 'text') ORDER BY a.number), '[]')
+              FROM attempts a
+             WHERE a.task_id = tasks.id) AS tried
+      FROM tasks
+     WHERE state = 'held'
+       AND (%(only)s::uuid[] IS NULL OR id = ANY (%(only)s))
+     ORDER BY priority, accepted_at
+"""
+
+QUEUE = """
+    WITH planned AS (
+        SELECT *
+          FROM unnest(%(task_id)s::uuid[], %(model)s::text[], %(tier)s::text[], %(queue)s::text[],
+                      %(passed_over)s::jsonb[], %(reserved_usd)s::numeric[])
+               AS planned (task_id, model, tier, queue, passed_over, reserved_usd)
+    ), moved AS (
+        UPDATE tasks
+           SET state = 'queued', attempts = attempts + 1
+          FROM planned
+         WHERE tasks.id = planned.task_id
+           AND tasks.state = 'held'
+        RETURNING tasks.id, tasks.attempts AS number, tasks.profile, tasks.envelope
+    ), inserted AS (
+        INSERT INTO attempts (task_id, number, model, tier, queue, epoch, passed_over, reserved_usd)
+        SELECT moved.id, moved.number, model, tier, queue, %(epoch)s, passed_over, reserved_usd
+          FROM moved
+          JOIN planned ON planned.task_id = moved.id
+    )
+    SELECT moved.id AS task_id, moved.number, moved.profile, planned.model, planned.queue, moved.envelope
+      FROM moved
+      JOIN planned ON planned.task_id = moved.id
+"""
+
+UNCLAIMED = """
+    SELECT a.task_id, a.number, t.profile, a.model, a.queue, t.envelope
+      FROM attempts a
+      JOIN tasks t ON t.id = a.task_id
+     WHERE a.outcome IS NULL
+       AND a.claimed_at IS NULL
+     ORDER BY a.queued_at
+"""
+
+FAIL = """
+    UPDATE tasks
+       SET state = 'failed', finished_at = now(), error = failed.error
+      FROM unnest(%(id)s::uuid[], %(error)s::jsonb[]) AS failed (id, error)
+     WHERE tasks.id = failed.id
+       AND tasks.state = 'held'
+    RETURNING tasks.id, tasks.envelope
+"""
+
+CANCEL_ATTEMPTS = """
+    UPDATE attempts
+       SET outcome = 'cancelled', finished_at = now(), cost_usd = 0
+     WHERE task_id = ANY (%(ids)s)
+       AND outcome IS NULL
+       AND claimed_at IS NULL
+"""
+
+CANCEL = """
+    UPDATE tasks
+       SET state = 'cancelled', finished_at = now()
+     WHERE id = ANY (%(ids)s)
+       AND state IN ('held', 'queued')
+    RETURNING id, envelope
+"""
+
+FATE = """
+    SELECT tasks.id, tasks.state, tasks.profile, tasks.error, tasks.attempts, tasks.accepted_at,
+           tasks.finished_at, a.model, a.tier, a.answer, a.claimed_at,
+           a.prompt_tokens, a.cached_tokens, a.completion_tokens,
+           (SELECT CASE WHEN count(*) = count(cost_usd) THEN sum(cost_usd) END
+              FROM attempts
+             WHERE task_id = tasks.id) AS cost_usd
+      FROM tasks
+      LEFT JOIN attempts a ON a.task_id = tasks.id AND a.number = tasks.attempts
+     WHERE tasks.id = ANY (%(ids)s)
+"""
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task as its message told it."""
+
+    id: UUID
+    profile: str | None
+    focus: str | None
+    model: str | None
+    agent: str
+    priority: int
+    not_before: datetime | None
+    deadline: datetime | None
+    needs: dict[str, Any]
+    request: dict[str, Any] | None
+    envelope: dict[str, Any]
+    """`headers` and `embed` of the Celery message."""
+    error: dict[str, Any] | None = None
+    """Set: the arguments cannot be used, and the task has failed as it arrived."""
+
+
+@dataclass(frozen=True)
+class HeldTask:
+    """What a plan needs to know of a task that waits."""
+
+    id: UUID
+    profile: str | None
+    focus: str | None
+    model: str | None
+    agent: str
+    priority: int
+    not_before: datetime | None
+    deadline: datetime | None
+    needs: dict[str, Any]
+    accepted_at: datetime
+    tried: list[list[str]]
+    """[model, what went wrong] for each attempt so far, in order."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A decision: this task goes to this model."""
+
+    task_id: UUID
+    model: str
+    tier: str
+    queue: str
+    passed_over: Sequence[Sequence[str]]
+    reserved_usd: Decimal
+
+
+@dataclass(frozen=True)
+class QueuedAttempt:
+    """What a message to a lane is made from."""
+
+    task_id: UUID
+    number: int
+    profile: str | None
+    model: str
+    queue: str
+    envelope: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EndedTask:
+    """A task that ended without a model call; its caller is told through `envelope`."""
+
+    id: UUID
+    envelope: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What has become of a task, with its last attempt where there was one."""
+
+    id: UUID
+    state: str
+    profile: str | None
+    error: dict[str, Any] | None
+    attempts: int
+    accepted_at: datetime
+    finished_at: datetime | None
+    model: str | None
+    tier: str | None
+    answer: dict[str, Any] | None
+    claimed_at: datetime | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: Decimal | None
+    """Of all attempts; None: the price of one of them is unknown."""
+
+
+def accept(db: Connection, new: Sequence[NewTask], *, epoch: int) -> dict[UUID, datetime]:
+    """Insert tasks; those that are there already stay as they are.
+
+    Returns:
+        When each task was accepted, by id, without those that were there already.
+
+    Raises:
+        NotLeadingError: nothing was inserted, another dispatcher leads.
+    """
+    columns = {
+        "id": [task.id for task in new],
+        "profile": [task.profile for task in new],
+        "focus": [task.focus for task in new],
+        "model": [task.model for task in new],
+        "agent": [task.agent for task in new],
+        "priority": [task.priority for task in new],
+        "not_before": [task.not_before for task in new],
+        "deadline": [task.deadline for task in new],
+        "needs": [jsonb(task.needs) for task in new],
+        "request": [jsonb(task.request) for task in new],
+        "envelope": [jsonb(task.envelope) for task in new],
+        "error": [jsonb(task.error) for task in new],
+    }
+    with db.transaction():
+        leadership.check(db, epoch)
+        return dict(db.execute(ACCEPT, columns).fetchall())
+
+
+def held(db: Connection, only: Iterable[UUID] | None = None) -> list[HeldTask]:
+    """Read the tasks that wait, in order of priority and arrival; of `only`, where it is given."""
+    with db.cursor(row_factory=class_row(HeldTask)) as cursor:
+        return cursor.execute(HELD, {"only": None if only is None else list(only)}).fetchall()
+
+
+def queue(db: Connection, placements: Sequence[Placement], *, epoch: int) -> list[QueuedAttempt]:
+    """Move held tasks to `queued` and insert their attempts.
+
+    Returns:
+        The attempts whose messages can go out now, in no order; a task that is no longer held
+        (cancelled meanwhile) has none.
+
+    Raises:
+        NotLeadingError: nothing was written, another dispatcher leads.
+    """
+    columns = {
+        "epoch": epoch,
+        "task_id": [placement.task_id for placement in placements],
+        "model": [placement.model for placement in placements],
+        "tier": [placement.tier for placement in placements],
+        "queue": [placement.queue for placement in placements],
+        "passed_over": [jsonb(list(placement.passed_over)) for placement in placements],
+        "reserved_usd": [placement.reserved_usd for placement in placements],
+    }
+    with db.transaction():
+        leadership.check(db, epoch)
+        with db.cursor(row_factory=class_row(QueuedAttempt)) as cursor:
+            return cursor.execute(QUEUE, columns).fetchall()
+
+
+def unclaimed(db: Connection) -> list[QueuedAttempt]:
+    """Read the attempts that wait for a worker, oldest first, to publish their messages again."""
+    with db.cursor(row_factory=class_row(QueuedAttempt)) as cursor:
+        return cursor.execute(UNCLAIMED).fetchall()
+
+
+def fail(db: Connection, errors: dict[UUID, dict[str, Any]], *, epoch: int) -> list[EndedTask]:
+    """End held tasks that no model will run.
+
+    Returns:
+        Those that it ended; a task that was no longer held is not among them.
+
+    Raises:
+        NotLeadingError: nothing was written, another dispatcher leads.
+    """
+    columns = {"id": list(errors), "error": [jsonb(error) for error in errors.values()]}
+    with db.transaction():
+        leadership.check(db, epoch)
+        with db.cursor(row_factory=class_row(EndedTask)) as cursor:
+            return cursor.execute(FAIL, columns).fetchall()
+
+
+def cancel(db: Connection, ids: Sequence[UUID], *, epoch: int) -> list[EndedTask]:
+    """Cancel the tasks that no worker has begun.
+
+    Returns:
+        Those that it cancelled, in no order.
+
+    Raises:
+        NotLeadingError: nothing was written, another dispatcher leads.
+    """
+    with db.transaction():
+        leadership.check(db, epoch)
+        db.execute(CANCEL_ATTEMPTS, {"ids": list(ids)})
+        with db.cursor(row_factory=class_row(EndedTask)) as cursor:
+            return cursor.execute(CANCEL, {"ids": list(ids)}).fetchall()
+
+
+def fates(db: Connection, ids: Iterable[UUID]) -> list[Fate]:
+    """Tell what has become of tasks, in no order; an id that was never accepted has no row."""
+    with db.cursor(row_factory=class_row(Fate)) as cursor:
+        return cursor.execute(FATE, {"ids": list(ids)}).fetchall()

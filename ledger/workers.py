@@ -1,0 +1,66 @@
+"""Which workers are there, where they listen, and when they were last seen."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.rows import class_row
+
+from ledger.attempts import CHANNEL
+from ledger.connect import Connection, jsonb
+
+SEEN = """
+    INSERT INTO workers (name, host, pid, slots)
+    VALUES (%(name)s, %(host)s, %(pid)s, %(slots)s)
+        ON CONFLICT (name) DO UPDATE
+       SET host = excluded.host,
+           pid = excluded.pid,
+           slots = excluded.slots,
+           seen_at = clock_timestamp(),
+           started_at = CASE WHEN workers.pid = excluded.pid THEN workers.started_at
+                             ELSE clock_timestamp() END
+"""
+
+LEFT = "DELETE FROM workers WHERE name = %(name)s"
+
+NOTIFY = "SELECT pg_notify(%(channel)s, '')"
+
+PRESENT = """
+    SELECT name, host, pid, slots, started_at, seen_at
+      FROM workers
+     WHERE seen_at > clock_timestamp() - make_interval(secs => %(stale_s)s)
+     ORDER BY name
+"""
+
+
+@dataclass(frozen=True)
+class Presence:
+    """A worker that was seen lately."""
+
+    name: str
+    host: str
+    pid: int
+    slots: dict[str, int]
+    """How many attempts it can run at once, for each queue it listens on."""
+    started_at: datetime
+    seen_at: datetime
+
+
+def seen(db: Connection, *, name: str, host: str, pid: int, slots: dict[str, int]) -> None:
+    """Record that a worker is there, and where it listens."""
+    db.execute(SEEN, {"name": name, "host": host, "pid": pid, "slots": jsonb(slots)})
+
+
+def left(db: Connection, name: str) -> None:
+    """Record that a worker has gone."""
+    db.execute(LEFT, {"name": name})
+
+
+def notify(db: Connection) -> None:
+    """Tell the brain to look at the workers."""
+    db.execute(NOTIFY, {"channel": CHANNEL})
+
+
+def present(db: Connection, stale_s: float) -> list[Presence]:
+    """Read the workers that were seen in the last `stale_s` seconds, by name."""
+    with db.cursor(row_factory=class_row(Presence)) as cursor:
+        return cursor.execute(PRESENT, {"stale_s": stale_s}).fetchall()

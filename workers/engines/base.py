@@ -1,0 +1,68 @@
+"""The shape that every engine has: a request goes in, tokens come out, a completion is returned."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Protocol
+
+Message = Mapping[str, Any]
+"""One OpenAI-style chat message: `role`, `content`, and what the provider passes through."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one model call is asked; every default has been filled in from the profile."""
+
+    messages: Sequence[Message]
+    max_tokens: int
+    temperature: float
+    top_p: float = 1.0
+    stop: Sequence[str] = ()
+    seed: int | None = None
+    """None: a new one each time. The same seed, model and host give the same text."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What one model call gave."""
+
+    text: str
+    finish_reason: str
+    """OpenAI's words: `stop` or `length`."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    """Those of `prompt_tokens` that were not computed again."""
+    first_token_s: float | None = None
+    """From the call to the first token."""
+    cost_usd: Decimal | None = None
+    """What the provider itself says that the call cost; None: it does not say."""
+
+
+class Engine(Protocol):
+    """A library that runs one model; called from several threads, up to `slots` at once."""
+
+    slots: int
+    """How many calls it runs at once; further ones wait."""
+
+    def generate(
+        self,
+        request: Request,
+        *,
+        on_token: Callable[[str], None],
+        cancelled: Callable[[], bool],
+    ) -> Completion:
+        """Answer a request.
+
+        Args:
+            on_token: gets each piece of text as it is made; the pieces add up to the text.
+            cancelled: asked between tokens; once true, the engine stops and raises.
+
+        Raises:
+            EngineError: the model gave no answer; the subclass says why.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model; the engine is not called again."""
+        ...
