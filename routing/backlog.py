@@ -1,0 +1,112 @@
+"""The tasks that wait, in the order in which they get their chance."""
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from routing.plan import Plan, Wait
+from routing.task import Task
+
+NO_DEADLINE = datetime.max.replace(tzinfo=UTC)
+
+Rank = tuple[int, datetime, datetime, UUID]
+"""(priority, deadline, accepted at, id): the smaller one goes first."""
+
+
+def rank(task: Task) -> Rank:
+    """Order tasks by priority, then deadline, then arrival; the id makes the order total."""
+    return (task.priority, task.deadline or NO_DEADLINE, task.accepted_at, task.id)
+
+
+@dataclass
+class Backlog:
+    """Held tasks, grouped by kind: tasks of a kind get the same plan at the same moment.
+
+    So a plan is made for the first task of each kind only, and one kind whose models are busy does not
+    stand in the way of another whose model is free.
+    """
+
+    tasks: dict[UUID, Task] = field(default_factory=dict[UUID, Task])
+    by_kind: dict[tuple[object, ...], list[Rank]] = field(default_factory=dict[tuple[object, ...], list[Rank]])
+    not_before: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
+    deadlines: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def add(self, task: Task) -> None:
+        """Let a task wait; one that is there already is replaced."""
+        self.tasks[task.id] = task
+        if task.deadline:
+            heapq.heappush(self.deadlines, (task.deadline, task.id))
+        if task.not_before:
+            heapq.heappush(self.not_before, (task.not_before, task.id))
+        else:
+            self.line_up(task)
+
+    def discard(self, task_id: UUID) -> None:
+        """Forget a task, if it is there."""
+        self.tasks.pop(task_id, None)
+
+    def expired(self, now: datetime) -> Iterator[Task]:
+        """Take out the tasks whose deadline has passed."""
+        while self.deadlines and self.deadlines[0][0] <= now:
+            _, task_id = heapq.heappop(self.deadlines)
+            task = self.tasks.get(task_id)
+            if task and task.deadline and task.deadline <= now:
+                del self.tasks[task_id]
+                yield task
+
+    def decide(self, now: datetime, decide: Callable[[Task], Plan]) -> Iterator[tuple[Task, Plan]]:
+        """Take out each task that need not wait, with its plan, in order of rank.
+
+        Args:
+            now: aware, UTC; tasks whose time has not come are left alone.
+            decide: makes the plan; called again for the next task of a kind until it says `Wait`.
+        """
+        self.wake(now)
+        heads = [(ranks[0], kind) for kind, ranks in self.by_kind.items()]
+        order = [(head, number) for number, (head, _) in enumerate(heads)]
+        heapq.heapify(order)
+        while order:
+            _, number = heapq.heappop(order)
+            kind = heads[number][1]
+            task = self.head(kind)
+            if task is None:
+                continue
+            decision = decide(task)
+            if isinstance(decision, Wait):
+                continue
+            heapq.heappop(self.by_kind[kind])
+            del self.tasks[task.id]
+            yield task, decision
+            if self.head(kind) is not None:
+                heapq.heappush(order, (self.by_kind[kind][0], number))
+
+    def next_moment(self) -> datetime | None:
+        """Tell when the clock alone changes something: a task comes due or expires."""
+        moments = [heap[0][0] for heap in (self.not_before, self.deadlines) if heap]
+        return min(moments, default=None)
+
+    def wake(self, now: datetime) -> None:
+        while self.not_before and self.not_before[0][0] <= now:
+            _, task_id = heapq.heappop(self.not_before)
+            task = self.tasks.get(task_id)
+            if task and task.not_before and task.not_before <= now:
+                self.line_up(task)
+
+    def line_up(self, task: Task) -> None:
+        heapq.heappush(self.by_kind.setdefault(task.kind, []), rank(task))
+
+    def head(self, kind: tuple[object, ...]) -> Task | None:
+        """Find the first task of a kind that still waits; forget the kind if there is none."""
+        ranks = self.by_kind.get(kind, [])
+        while ranks:
+            task = self.tasks.get(ranks[0][3])
+            if task is not None and rank(task) == ranks[0] and task.kind == kind:
+                return task
+            heapq.heappop(ranks)
+        self.by_kind.pop(kind, None)
+        return None

@@ -1,0 +1,37 @@
+"""The Celery app: Celery is the transport, Postgres is the truth."""
+
+from celery import Celery
+
+from config.settings import Settings, settings
+
+DISPATCH_QUEUE = "dispatch"
+
+RESULT_EXPIRES_S = 24 * 3600
+
+
+def make_app(using: Settings) -> Celery:
+    """Make the app for a broker.
+
+    It does not become Celery's current app: a program that imports `complete` has its own.
+    """
+    app = Celery("fleet", set_as_current=False, include=["workers.tasks"])
+    app.conf.update(
+        broker_url=using.broker_url,
+        result_backend=f"workers.results:LedgerBackedRedis+{using.result_url}",
+        result_expires=RESULT_EXPIRES_S,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        # The claim in Postgres is the acknowledgement. Late acks would only add kombu's trouble with
+        # messages that are unacknowledged when Redis goes away.
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=True,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        timezone="UTC",
+    )
+    return app
+
+
+app = make_app(settings())

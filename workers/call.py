@@ -1,0 +1,256 @@
+"""The arguments of `complete`, checked: in the caller's process, and again when the task is accepted."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
+
+from config.catalog import Catalog
+from routing.tokens import estimate_tokens
+from workers.errors import InvalidCallError, PayloadTooLargeError
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+MOST_STOPS = 16
+HIGHEST_TEMPERATURE = 2.0
+LARGEST_SEED = 2**63 - 1
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a caller asks, with the defaults of its profile filled in."""
+
+    profile: str | None
+    focus: str | None
+    model: str | None
+    agent: str
+    messages: Messages
+    max_tokens: int
+    temperature: float
+    top_p: float
+    stop: tuple[str, ...]
+    seed: int | None
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What the model is asked, as the ledger keeps it."""
+        return {
+            "messages": self.messages,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "stop": list(self.stop),
+            "seed": self.seed,
+        }
+
+    @property
+    def needs(self) -> dict[str, Any]:
+        """What a plan looks at, as the ledger keeps it."""
+        return {"prompt_tokens": estimate_tokens(self.messages), "max_tokens": self.max_tokens}
+
+
+def check_call(  # noqa: PLR0913 - one parameter for each argument of `complete`
+    catalog: Catalog,
+    prompt: object = None,
+    *,
+    messages: object = None,
+    profile: object = None,
+    focus: object = None,
+    model: object = None,
+    agent: object = None,
+    temperature: object = None,
+    max_tokens: object = None,
+    top_p: object = None,
+    stop: object = None,
+    seed: object = None,
+) -> Call:
+    """Check what `complete` was called with and fill in what it left open.
+
+    Raises:
+        InvalidCallError: an argument is not what it should be; says which, and what was expected.
+        UnknownNameError: the profile, focus or model is not in the catalog; says which are.
+    """
+    profile_name, focus_name, model_name = (
+        name(argument, value)
+        for argument, value in (("profile", profile), ("focus", focus), ("model", model))
+    )
+    settings = catalog.profile(profile_name) if profile_name else None
+    if focus_name:
+        catalog.focus(focus_name)
+    if model_name and catalog.model(model_name).kind != "chat":
+        raise InvalidCallError("model", f"a chat model, got {model_name!r}, which makes embeddings")
+    asked = conversation(prompt, messages, default=settings.prompt if settings else None)
+    system = settings.system if settings else None
+    if system and all(message["role"] not in ("system", "developer") for message in asked):
+        asked = [{"role": "system", "content": system}, *asked]
+    defaults = settings or catalog.routing
+    return Call(
+        profile=profile_name,
+        focus=focus_name,
+        model=model_name,
+        agent=name("agent", agent) or "default",
+        messages=asked,
+        max_tokens=whole("max_tokens", max_tokens, 1, 1_000_000) or defaults.max_tokens,
+        temperature=real("temperature", temperature, 0, HIGHEST_TEMPERATURE, default=defaults.temperature),
+        top_p=real("top_p", top_p, 0, 1, default=1.0),
+        stop=stops(stop),
+        seed=whole("seed", seed, 0, LARGEST_SEED),
+    )
+
+
+ARGUMENTS = tuple(parameter for parameter in signature(check_call).parameters if parameter != "catalog")
+
+
+def check_arguments(catalog: Catalog, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    """Check arguments as a message carries them, from a caller that checked nothing itself.
+
+    Raises:
+        InvalidCallError: an argument is unknown, or is not what it should be.
+        UnknownNameError: the profile, focus or model is not in the catalog.
+    """
+    if len(args) > 1:
+        raise InvalidCallError("arguments", f"one positional argument, the prompt; got {len(args)}")
+    for argument in kwargs:
+        if argument not in ARGUMENTS:
+            known = ", ".join(ARGUMENTS)
+            raise InvalidCallError(argument, f"one of the arguments {known}{closest(argument, ARGUMENTS)}")
+    if args and "prompt" in kwargs:
+        raise InvalidCallError("prompt", "one prompt, got two")
+    return check_call(catalog, *args, **kwargs)
+
+
+def check_size(arguments: object, limit_bytes: int) -> None:
+    """Refuse a payload that Redis and Postgres should not carry.
+
+    Raises:
+        PayloadTooLargeError: it is larger than the limit.
+        InvalidCallError: it holds what JSON cannot.
+    """
+    try:
+        size = len(json.dumps(arguments))
+    except (TypeError, ValueError) as error:
+        raise InvalidCallError("arguments", f"values that JSON can hold ({error})") from error
+    if size > limit_bytes:
+        raise PayloadTooLargeError(size, limit_bytes)
+
+
+def conversation(prompt: object, messages: object, *, default: str | None) -> Messages:
+    """Make the list of messages out of a prompt, of messages, or of the profile's default prompt."""
+    if prompt is not None and messages is not None:
+        raise InvalidCallError("messages", "either a prompt or messages, got both")
+    if messages is not None:
+        return checked_messages(messages)
+    if prompt is None:
+        if default is None:
+            raise InvalidCallError(
+                "prompt", "a prompt, messages, or a profile, which carries a default prompt; got none of them"
+            )
+        return [{"role": "user", "content": default}]
+    text = prompt_text(prompt)
+    if not text.strip():
+        raise InvalidCallError("prompt", "a text that is not empty")
+    return [{"role": "user", "content": storable("prompt", text)}]
+
+
+def prompt_text(prompt: object) -> str:
+    """Take the text of a prompt; in a chain or chord that is what earlier completions said."""
+    if isinstance(prompt, str):
+        return prompt
+    if is_completion(prompt):
+        return completion_text(prompt)
+    if isinstance(prompt, list) and prompt and all(is_completion(part) for part in prompt):
+        return "\n\n".join(completion_text(part) for part in prompt)
+    raise InvalidCallError("prompt", f"a string, got {kind(prompt)}")
+
+
+def is_completion(value: object) -> bool:
+    """Recognise what `complete` itself returns."""
+    return isinstance(value, Mapping) and value.get("object") == "chat.completion" and bool(value.get("choices"))
+
+
+def completion_text(completion: Mapping[str, Any]) -> str:
+    """Take the text out of a chat.completion."""
+    return completion["choices"][0]["message"].get("content") or ""
+
+
+def checked_messages(messages: object) -> Messages:
+    if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
+        raise InvalidCallError("messages", f"a list of messages, got {kind(messages)}")
+    if not messages:
+        raise InvalidCallError("messages", "at least one message, got an empty list")
+    return [checked_message(f"messages[{index}]", message) for index, message in enumerate(messages)]
+
+
+def checked_message(where: str, message: object) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise InvalidCallError(where, f"a mapping with role and content, got {kind(message)}")
+    role = message.get("role")
+    if role not in ROLES:
+        raise InvalidCallError(f"{where}.role", f"one of {', '.join(ROLES)}, got {role!r}{closest(role, ROLES)}")
+    content = message.get("content")
+    if isinstance(content, str):
+        storable(f"{where}.content", content)
+    elif not isinstance(content, Sequence) and not (content is None and message.get("tool_calls")):
+        raise InvalidCallError(f"{where}.content", f"a string or a list of parts, got {kind(content)}")
+    return dict(message)
+
+
+def storable(where: str, text: str) -> str:
+    """Refuse text that Postgres cannot keep."""
+    if "\x00" in text:
+        raise InvalidCallError(where, "text without NUL characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidCallError(where, "text that is valid Unicode, got a lone surrogate") from error
+    return text
+
+
+def name(argument: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise InvalidCallError(argument, f"a name, got {kind(value)}")
+    return storable(argument, value)
+
+
+def whole(argument: str, value: object, least: int, most: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidCallError(argument, f"a whole number from {least} to {most}, got {value!r}")
+    return value
+
+
+def real(argument: str, value: object, least: float, most: float, *, default: float) -> float:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InvalidCallError(argument, f"a number from {least} to {most}, got {value!r}")
+    return float(value)
+
+
+def stops(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    given = (value,) if isinstance(value, str) else value
+    if not isinstance(given, Sequence) or len(given) > MOST_STOPS:
+        raise InvalidCallError("stop", f"a string or a list of at most {MOST_STOPS}, got {kind(value)}")
+    for text in given:
+        if not isinstance(text, str) or not text:
+            raise InvalidCallError("stop", f"strings that are not empty, got {text!r}")
+        storable("stop", text)
+    return tuple(given)
+
+
+def closest(value: object, known: Sequence[str]) -> str:
+    matches = get_close_matches(str(value), known, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def kind(value: object) -> str:
+    """Name the type of a value without repeating the value, which may be a prompt."""
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"
