@@ -1,0 +1,91 @@
+"""A real Redis and a real Postgres for every test: the embedded ones, in a folder of their own."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from redis import Redis
+
+from workers import embedded
+
+TEMPLATE = "fleet_template"
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Callable[[], Path]]:
+    """Make folders whose paths leave room for a socket's name, which pytest's tmp_path does not."""
+    made: list[Path] = []
+
+    def make() -> Path:
+        made.append(Path(tempfile.mkdtemp(prefix="fleet-", dir="/tmp")))  # noqa: S108 - mkdtemp makes it private
+        if os.geteuid() == 0:
+            made[-1].chmod(0o755)  # Postgres runs as nobody, who has to pass
+        return made[-1]
+
+    yield make
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_url(short_folder: Callable[[], Path]) -> Iterator[str]:
+    """Start a Redis for the session; it keeps nothing on disk."""
+    home = short_folder()
+    yield embedded.start_redis(home, home / "s", durable=False).url
+    embedded.stop_redis(home, home / "s")
+
+
+@pytest.fixture(scope="session")
+def database_url(short_folder: Callable[[], Path]) -> Iterator[str]:
+    """Start a Postgres for the session; it does not wait for the disk."""
+    home = short_folder()
+    yield embedded.start_postgres(home, home / "s", durable=False).url
+    embedded.stop_postgres(home, home / "s")
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """Empty the Redis at `redis_url` and connect to it."""
+    with Redis.from_url(redis_url) as client:
+        client.flushall()
+        yield client
+        client.flushall()
+
+
+@pytest.fixture(scope="session")
+def template_url(database_url: str) -> str:
+    """Migrate a database once, for the tests to copy."""
+    from ledger.migrate import migrate  # noqa: PLC0415 - tests without a ledger do not wait for alembic
+
+    with psycopg.connect(database_url, autocommit=True) as db:
+        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    url = database_named(TEMPLATE, database_url)
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def copy_names() -> Iterator[str]:
+    return (f"test_{number}" for number in count(1))
+
+
+@pytest.fixture
+def db_url(database_url: str, template_url: str, copy_names: Iterator[str]) -> Iterator[str]:
+    """Give a migrated database of the test's own, copied in milliseconds."""
+    name, template = sql.Identifier(next(copy_names)), sql.Identifier(TEMPLATE)
+    with psycopg.connect(database_url, autocommit=True) as db:
+        db.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(name, template))
+        yield database_named(name.as_string().strip('"'), database_url)
+        # FORCE: what a failed test left connected must not fail the next one.
+        db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def database_named(name: str, url: str) -> str:
+    """Name another database of the same server."""
+    return url.replace("postgresql:///fleet?", f"postgresql:///{name}?", 1)
