@@ -36,7 +36,11 @@ CLAIM = """
       FROM claimed
      WHERE tasks.id = claimed.task_id
     RETURNING claimed.task_id, claimed.number, claimed.model, claimed.tier, tasks.profile, tasks.request,
-              tasks.accepted_at, claimed.claimed_at
+              tasks.accepted_at, claimed.claimed_at,
+              (SELECT CASE WHEN count(*) = count(cost_usd) THEN coalesce(sum(cost_usd), 0) END
+                 FROM attempts before
+                WHERE before.task_id = claimed.task_id
+                  AND before.number < claimed.number) AS spent_usd
 """
 
 RENEW = """
@@ -111,6 +115,8 @@ class Claim:
     request: dict[str, Any]
     accepted_at: datetime
     claimed_at: datetime
+    spent_usd: Decimal | None
+    """By earlier attempts of the task; None: the price of one of them is unknown."""
 
 
 @dataclass(frozen=True)

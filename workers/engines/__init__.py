@@ -1,0 +1,25 @@
+"""The libraries that run a model, each behind the same `Engine`; none is imported before it is needed."""
+
+from config.catalog import Model
+from workers.engines.base import Engine
+from workers.engines.errors import ModelUnavailableError
+
+
+def make_engine(model: Model, slots: int) -> Engine:
+    """Load a model's engine.
+
+    Args:
+        slots: how many calls it will be given at once.
+
+    Raises:
+        ModelUnavailableError: the model's file is missing or broken, or its engine is not installed.
+    """
+    if model.engine == "echo":
+        from workers.engines.echo import EchoEngine  # noqa: PLC0415
+
+        return EchoEngine(model.name, slots=slots)
+    if model.engine == "llama":
+        from workers.engines.llama import load  # noqa: PLC0415 - costs a second and needs its extra
+
+        return load(model, slots=slots)
+    raise ModelUnavailableError(model.name, f"this version has no engine {model.engine!r}")

@@ -1,0 +1,328 @@
+"""The brain's tick: accept what arrived, learn what ended, decide, write one batch, publish.
+
+One brain at a time: every transaction checks that its epoch still leads.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import structlog
+from celery import Celery
+from redis import Redis
+
+from config.catalog import Catalog, Model
+from config.errors import UnknownNameError
+from ledger import attempts, tasks, workers
+from ledger.attempts import Key, OpenAttempt
+from ledger.connect import Connection
+from ledger.tasks import EndedTask, HeldTask, NewTask, Placement, QueuedAttempt
+from routing.backlog import Backlog
+from routing.candidates import candidates
+from routing.errors import ExpiredError, NoModelError
+from routing.plan import PassedOver, Plan, Run, output_tokens, plan
+from routing.price import cost_usd
+from routing.task import Task, needs_from
+from routing.vitals import Vitals
+from workers.callers import tell_cancelled, tell_failed
+from workers.call import check_arguments
+from workers.errors import InvalidCallError, UnreadableMessageError
+from workers.failure import stored
+from workers.inbox import Inbox
+from workers.messages import Message, lane_message, read_message
+
+STALE_S = 10.0
+"""A worker that was not seen for so long is no longer counted on: five of its beats."""
+
+POLL_S = 1.0
+"""How often the ledger is read without a hint: notifications are hints, the ledger is the truth."""
+
+MOST_AT_ONCE = 500
+"""Tasks placed by one statement."""
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Brain:
+    """The one that decides, with the picture it decides on."""
+
+    db: Connection
+    redis: "Redis[bytes]"
+    app: Celery
+    catalog: Catalog
+    epoch: int
+    inbox: Inbox
+    backlog: Backlog = field(default_factory=Backlog)
+    vitals: Vitals = field(default_factory=Vitals)
+    open_attempts: dict[Key, OpenAttempt] = field(default_factory=dict[Key, OpenAttempt])
+    polled_at: float = 0.0
+
+    def rebuild(self) -> None:
+        """Read the whole picture from the ledger, and publish again what no worker has claimed.
+
+        A message that was not lost is then there twice; the claim drops the second one.
+        """
+        self.backlog = Backlog()
+        for row in tasks.held(self.db):
+            self.backlog.add(task_of(row))
+        self.open_attempts = {(row.task_id, row.number): row for row in attempts.still_open(self.db)}
+        self.vitals = Vitals(open_attempts=Counter(row.queue for row in self.open_attempts.values()))
+        self.look_at_workers()
+        again = tasks.unclaimed(self.db)
+        self.publish(again)
+        log.info("rebuilt", held=len(self.backlog), open=len(self.open_attempts), published_again=len(again))
+
+    def tick(self, hints: Iterable[str]) -> None:
+        """Do all that there is to do now."""
+        self.accept()
+        self.learn(hints)
+        self.expire()
+        self.dispatch()
+
+    def accept(self) -> None:
+        """Insert the tasks that arrived; what is committed leaves Redis."""
+        for batch in self.inbox.read():
+            new = [task for task in map(self.new_task, batch.messages) if task is not None]
+            accepted = self.insert(new)
+            self.inbox.trim(batch)
+            for task in new:
+                accepted_at = accepted.get(task.id)
+                if accepted_at is None:
+                    continue
+                if task.error is not None:
+                    tell_failed(self.app, EndedTask(task.id, task.envelope), task.error)
+                else:
+                    self.backlog.add(task_of(held_form(task, accepted_at)))
+            log.info("accepted", tasks=len(accepted), read=len(batch.messages))
+
+    def new_task(self, raw: bytes) -> NewTask | None:
+        """Read a message; one that cannot be read is buried, and is None."""
+        try:
+            message = read_message(raw)
+            if message.task != "complete":
+                raise UnreadableMessageError(f"its task is {message.task!r}, expected 'complete'")
+        except UnreadableMessageError as error:
+            log.warning("buried", why=error.why)
+            self.inbox.bury(raw, error.why)
+            return None
+        return self.checked_task(message)
+
+    def checked_task(self, message: Message) -> NewTask:
+        """Check a message's arguments again, for callers with another catalog."""
+        known: dict[str, Any] = {
+            "id": message.id,
+            "priority": message.priority,
+            "not_before": message.eta,
+            "deadline": message.expires,
+            "envelope": message.envelope,
+        }
+        try:
+            call = check_arguments(self.catalog, message.args, message.kwargs)
+        except (InvalidCallError, UnknownNameError) as error:
+            nothing: dict[str, Any] = {"profile": None, "focus": None, "model": None, "request": None, "needs": {}}
+            return NewTask(**known, **nothing, agent="unknown", error=stored(error))
+        return NewTask(
+            **known,
+            profile=call.profile,
+            focus=call.focus,
+            model=call.model,
+            agent=call.agent,
+            needs=call.needs,
+            request=call.request,
+        )
+
+    def insert(self, new: Sequence[NewTask]) -> dict[UUID, datetime]:
+        """Insert tasks in one statement; one that Postgres cannot keep does not hold up the others."""
+        if not new:
+            return {}
+        unique = list({task.id: task for task in new}.values())
+        try:
+            return tasks.accept(self.db, unique, epoch=self.epoch)
+        except psycopg.DataError as error:
+            if len(unique) == 1:
+                why = f"Postgres cannot keep it: {type(error).__name__}"
+                log.warning("buried", why=why, task=str(unique[0].id))
+                self.inbox.bury(str(unique[0].id).encode(), why)
+                return {}
+            half = len(unique) // 2
+            return {**self.insert(unique[:half]), **self.insert(unique[half:])}
+
+    def learn(self, hints: Iterable[str]) -> None:
+        """Take note of attempts that ended and of workers that came or went."""
+        hints = list(hints)
+        asked = {key for hint in hints for key in attempts.hinted(hint)} & self.open_attempts.keys()
+        if time.monotonic() - self.polled_at > POLL_S:
+            self.polled_at = time.monotonic()
+            asked = set(self.open_attempts)
+            self.look_at_workers()
+        elif "" in hints:
+            self.look_at_workers()
+        if not asked:
+            return
+        unsuccessful: list[UUID] = []
+        for ended in attempts.finished(self.db, asked):
+            del self.open_attempts[ended.task_id, ended.number]
+            ran_s = (ended.finished_at - ended.claimed_at).total_seconds() if ended.claimed_at else None
+            self.vitals.ended(ended.queue, ran_s)
+            if ended.outcome != "succeeded":
+                unsuccessful.append(ended.task_id)
+        if unsuccessful:
+            for row in tasks.held(self.db, unsuccessful):
+                self.backlog.add(task_of(row))
+
+    def look_at_workers(self) -> None:
+        slots: dict[str, int] = defaultdict(int)
+        for worker in workers.present(self.db, STALE_S):
+            for queue, count in worker.slots.items():
+                slots[queue] += count
+        if slots != self.vitals.slots:
+            log.info("workers", slots=dict(slots))
+        self.vitals.slots = slots
+
+    def expire(self) -> None:
+        """Fail the tasks whose deadline has passed while they waited; nothing was spent on them."""
+        now = datetime.now(UTC)
+        expired = list(self.backlog.expired(now))
+        if expired:
+            errors = {
+                task.id: stored(ExpiredError(task.deadline or now, objections(self.decide(task).passed_over)))
+                for task in expired
+            }
+            self.fail(errors)
+
+    def dispatch(self) -> None:
+        """Give each task that need not wait to its model."""
+        while self.dispatch_batch() == MOST_AT_ONCE:
+            pass
+
+    def dispatch_batch(self) -> int:
+        """Decide on as many tasks as one statement places.
+
+        Returns:
+            How many tasks no longer wait.
+        """
+        now = datetime.now(UTC)
+        placed: list[Placement] = []
+        refused: dict[UUID, dict[str, Any]] = {}
+        for task, decision in self.backlog.decide(now, self.decide):
+            if isinstance(decision, Run):
+                self.vitals.started(decision.model.queue)
+                placed.append(placement(task, decision, now))
+            else:
+                refused[task.id] = stored(NoModelError(task.profile, objections(decision.passed_over)))
+            if len(placed) + len(refused) == MOST_AT_ONCE:
+                break
+        if placed:
+            self.place(placed)
+        if refused:
+            self.fail(refused)
+        return len(placed) + len(refused)
+
+    def decide(self, task: Task) -> Plan:
+        now = datetime.now(UTC)
+        return plan(task, candidates(task, self.catalog, now.date()), self.catalog, self.vitals, now)
+
+    def place(self, placed: Sequence[Placement]) -> None:
+        """Write a batch of decisions, and publish them after the commit."""
+        queued = tasks.queue(self.db, placed, epoch=self.epoch)
+        moved = {attempt.task_id for attempt in queued}
+        for missing in placed:
+            if missing.task_id not in moved:
+                self.vitals.ended(missing.queue, None)
+        for attempt in queued:
+            key = (attempt.task_id, attempt.number)
+            self.open_attempts[key] = OpenAttempt(*key, attempt.model, attempt.queue)
+        self.publish(queued)
+        log.info("dispatched", tasks=len(queued), to=dict(Counter(attempt.model for attempt in queued)))
+
+    def publish(self, queued: Sequence[QueuedAttempt]) -> None:
+        by_queue: dict[str, list[bytes]] = defaultdict(list)
+        for attempt in queued:
+            by_queue[attempt.queue].append(lane_message(attempt))
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for queue, messages in by_queue.items():
+                pipeline.lpush(queue, *messages)
+            pipeline.execute()
+
+    def fail(self, errors: dict[UUID, dict[str, Any]]) -> None:
+        """End tasks that no model will run, and tell their callers."""
+        for ended in tasks.fail(self.db, errors, epoch=self.epoch):
+            tell_failed(self.app, ended, errors[ended.id])
+            log.warning("refused", task=str(ended.id), error=errors[ended.id]["type"])
+
+    def cancel(self, ids: Sequence[UUID]) -> None:
+        """Cancel the tasks that no worker has begun, and tell their callers."""
+        for ended in tasks.cancel(self.db, ids, epoch=self.epoch):
+            self.backlog.discard(ended.id)
+            tell_cancelled(self.app, ended)
+            log.info("cancelled", task=str(ended.id))
+        self.learn_of(ids)
+
+    def learn_of(self, ids: Sequence[UUID]) -> None:
+        keys = [key for key in self.open_attempts if key[0] in set(ids)]
+        self.learn(f"{task_id}:{number}" for task_id, number in keys)
+
+
+def task_of(row: HeldTask) -> Task:
+    """Turn a ledger row into what a plan sees."""
+    return Task(
+        id=row.id,
+        profile=row.profile,
+        focus=row.focus,
+        model=row.model,
+        agent=row.agent,
+        priority=row.priority,
+        not_before=row.not_before,
+        deadline=row.deadline,
+        needs=needs_from(row.needs),
+        accepted_at=row.accepted_at,
+        tried=tuple((model, why) for model, why in row.tried),
+    )
+
+
+def held_form(task: NewTask, accepted_at: datetime) -> HeldTask:
+    """Give the row that the ledger would answer for a task that was accepted just now."""
+    return HeldTask(
+        id=task.id,
+        profile=task.profile,
+        focus=task.focus,
+        model=task.model,
+        agent=task.agent,
+        priority=task.priority,
+        not_before=task.not_before,
+        deadline=task.deadline,
+        needs=task.needs,
+        accepted_at=accepted_at,
+        tried=[],
+    )
+
+
+def placement(task: Task, decision: Run, now: datetime) -> Placement:
+    model: Model = decision.model
+    worst = cost_usd(
+        model,
+        now.date(),
+        prompt_tokens=task.needs.prompt_tokens,
+        completion_tokens=output_tokens(model, task.needs.max_tokens),
+    )
+    return Placement(
+        task_id=task.id,
+        model=model.name,
+        tier=model.tier,
+        queue=model.queue,
+        passed_over=objections(decision.passed_over),
+        reserved_usd=worst or 0,
+    )
+
+
+def objections(passed_over: PassedOver) -> list[list[str]]:
+    """Write objections as the ledger keeps them: [[model, why], ...]."""
+    return [[model, objection.why] for model, objection in passed_over]
+
+

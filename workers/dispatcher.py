@@ -1,0 +1,179 @@
+"""The dispatcher process: any number may run, one is the brain, the others wait.
+
+It is not a Celery worker, but it hears Celery's remote control: `revoke` for tasks that no worker has.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from types import FrameType
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import structlog
+from celery import Celery
+from redis import Redis, RedisError
+
+from config.catalog import Catalog
+from config.settings import Settings
+from ledger import leadership
+from ledger.connect import connect
+from ledger.errors import NotLeadingError
+from workers.app import DISPATCH_QUEUE
+from workers.brain import Brain
+from workers.doorbell import Doorbell
+from workers.inbox import Inbox
+
+LEASE_S = 5.0
+"""How long a brain that shows no sign of life keeps the others waiting."""
+
+RENEW_S = LEASE_S / 4
+
+STANDBY_S = 0.5
+"""How often a standby tries to take over."""
+
+TICK_S = 1.0
+"""How long the brain sleeps when nothing wakes it."""
+
+LONGEST_BACKOFF_S = 5.0
+
+log = structlog.get_logger()
+
+
+class Dispatcher:
+    """One process that leads, or waits to lead."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, app: Celery) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.app = app
+        self.name = f"dispatcher@{socket.gethostname()}:{os.getpid()}"
+        self.stopping = Event()
+        self.revoked: SimpleQueue[UUID] = SimpleQueue()
+        self.doorbell: Doorbell | None = None
+
+    def run(self) -> None:
+        """Lead whenever nobody else does, until `stop`; lost servers are waited for."""
+        self.app.set_current()
+        Thread(target=self.hear_revokes, name="revokes", daemon=True).start()
+        backoff_s = STANDBY_S
+        while not self.stopping.is_set():
+            try:
+                self.lead_or_stand_by()
+                backoff_s = STANDBY_S
+            except NotLeadingError as error:
+                log.warning("stepped_down", why=str(error))
+            except (psycopg.OperationalError, RedisError, OSError) as error:
+                log.warning("server_lost", error=type(error).__name__, again_in_s=backoff_s)
+                self.stopping.wait(backoff_s)
+                backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+
+    def stop(self, *_: int | FrameType | None) -> None:
+        """End after the tick that runs; also a signal handler."""
+        self.stopping.set()
+        self.wake()
+
+    def wake(self) -> None:
+        doorbell = self.doorbell
+        if doorbell is not None:
+            doorbell.ring()
+
+    def lead_or_stand_by(self) -> None:
+        with connect(self.settings.database_url, name="brain") as db:
+            log.info("waiting_to_lead", leader=leadership.current(db).holder)
+            epoch = None
+            while epoch is None and not self.stopping.is_set():
+                epoch = leadership.take(db, self.name, LEASE_S)
+                if epoch is None:
+                    self.stopping.wait(STANDBY_S)
+            if epoch is not None:
+                self.lead(db, epoch)
+
+    def lead(self, db: psycopg.Connection[Any], epoch: int) -> None:
+        """Be the brain until told to stop or until another one leads."""
+        log.info("leading", epoch=epoch, name=self.name)
+        with ExitStack() as stack:
+            redis = stack.enter_context(closing(Redis.from_url(self.settings.redis_url)))
+            listener = stack.enter_context(connect(self.settings.database_url, name="listener"))
+            inbox = Inbox(redis, DISPATCH_QUEUE)
+            self.doorbell = stack.enter_context(closing(Doorbell(redis, inbox.lists, listener)))
+            brain = Brain(db, redis, self.app, self.catalog, epoch, inbox)
+            brain.rebuild()
+            hints: Iterable[str] = ()
+            renewed_at = 0.0
+            while not self.stopping.is_set():
+                if time.monotonic() - renewed_at > RENEW_S:
+                    leadership.renew(db, epoch, LEASE_S)
+                    renewed_at = time.monotonic()
+                brain.tick(hints)
+                revoked = drain(self.revoked)
+                if revoked:
+                    brain.cancel(revoked)
+                hints = self.doorbell.wait(sleep_s(brain))
+            self.doorbell = None
+            leadership.resign(db, epoch)
+        log.info("stopped_leading", epoch=epoch)
+
+    def hear_revokes(self) -> None:
+        """Listen to Celery's remote control, and answer its `ping`."""
+        handlers = {"revoke": self.on_revoke, "ping": lambda _state, **_: {"ok": "pong"}}
+        while not self.stopping.is_set():
+            try:
+                with self.app.connection_for_read() as connection:
+                    node = self.app.control.mailbox.Node(
+                        self.name, handlers=handlers, channel=connection.default_channel
+                    )
+                    node.listen(callback=lambda body, message: self.on_control(node, body, message))
+                    while not self.stopping.is_set():
+                        try:
+                            connection.drain_events(timeout=1)
+                        except TimeoutError:
+                            continue
+            except Exception as error:  # noqa: BLE001 - kombu raises whatever its transport raises
+                log.warning("remote_control_lost", error=type(error).__name__)
+                self.stopping.wait(STANDBY_S)
+
+    def on_control(self, node: Any, body: dict[str, Any], message: Any) -> None:  # noqa: ANN401 - kombu's
+        if body.get("method") in node.handlers:
+            node.handle_message(body, message)
+
+    def on_revoke(self, _state: object, task_id: str | list[str], **_: object) -> dict[str, str]:
+        for one in [task_id] if isinstance(task_id, str) else task_id:
+            try:
+                self.revoked.put(UUID(one))
+            except ValueError:
+                log.info("revoke_ignored", task=one, why="none of ours: not a uuid")
+        self.wake()
+        return {"ok": "the tasks that wait are cancelled"}
+
+
+def drain(queue: "SimpleQueue[UUID]") -> list[UUID]:
+    found: list[UUID] = []
+    while True:
+        try:
+            found.append(queue.get_nowait())
+        except Empty:
+            return found
+
+
+def sleep_s(brain: Brain) -> float:
+    """Tell how long nothing will happen by itself."""
+    moment = brain.backlog.next_moment()
+    if moment is None:
+        return TICK_S
+    return min(TICK_S, max(0.0, (moment - datetime.now(UTC)).total_seconds()))
+
+
+def run_dispatcher(settings: Settings, catalog: Catalog, app: Celery) -> None:
+    """Run a dispatcher until SIGTERM or SIGINT."""
+    dispatcher = Dispatcher(settings, catalog, app)
+    signal.signal(signal.SIGTERM, dispatcher.stop)
+    signal.signal(signal.SIGINT, dispatcher.stop)
+    dispatcher.run()

@@ -1,0 +1,30 @@
+"""An error as the ledger keeps it, and back: the shape that Celery's JSON results have."""
+
+from typing import Any
+
+
+def stored(error: BaseException) -> dict[str, Any]:
+    """Turn an error into JSON; `text` is what a person reads."""
+    kind = type(error)
+    return {
+        "type": kind.__qualname__,
+        "module": kind.__module__,
+        "args": [argument if is_json(argument) else str(argument) for argument in error.args],
+        "text": printable(str(error) or kind.__qualname__),
+    }
+
+
+def in_celery_form(error: dict[str, Any]) -> dict[str, Any]:
+    """Turn a stored error into what Celery rebuilds an exception from."""
+    return {"exc_type": error["type"], "exc_message": error["args"], "exc_module": error["module"]}
+
+
+def is_json(value: object) -> bool:
+    if isinstance(value, list):
+        return all(is_json(part) for part in value)
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def printable(text: str) -> str:
+    """Make text storable: Postgres keeps neither NUL nor lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()

@@ -1,0 +1,90 @@
+"""The queue `dispatch`, read without taking anything from it.
+
+A message stays in Redis until its row is committed; then exactly what was read is removed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha1
+from typing import Any
+
+from redis import Redis
+
+from workers.messages import lists_of
+
+MOST_AT_ONCE = 500
+
+DEAD_LETTERS_KEPT = 10_000
+
+REMOVE_WHAT_WAS_READ = """
+local there = redis.call('LRANGE', KEYS[1], -#ARGV, -1)
+local same = 0
+for i = 1, #there do
+    if redis.sha1hex(there[#there + 1 - i]) ~= ARGV[i] then
+        break
+    end
+    same = i
+end
+if same > 0 then
+    redis.call('LTRIM', KEYS[1], 0, -same - 1)
+end
+return same
+"""
+"""Compares before it trims: a reader that was paused removes nothing that it has not read."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Messages of one list, oldest first, still in Redis."""
+
+    list_name: str
+    messages: tuple[bytes, ...]
+
+
+class Inbox:
+    """The messages of a queue that nobody has accepted yet."""
+
+    def __init__(self, redis: "Redis[bytes]", queue: str) -> None:
+        self.redis = redis
+        self.lists = lists_of(queue)
+        self.dead_letters = f"{queue}.dead"
+        self.remove = redis.register_script(REMOVE_WHAT_WAS_READ)
+
+    def read(self) -> list[Batch]:
+        """Read the oldest messages of each list, without taking them.
+
+        Returns:
+            At most `MOST_AT_ONCE` a list, lists in order of priority, without the empty ones.
+        """
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for name in self.lists:
+                pipeline.lrange(name, -MOST_AT_ONCE, -1)
+            found: Sequence[list[bytes]] = pipeline.execute()
+        return [
+            Batch(name, tuple(reversed(messages)))
+            for name, messages in zip(self.lists, found, strict=True)
+            if messages
+        ]
+
+    def trim(self, batch: Batch) -> int:
+        """Remove what was read, once it is committed.
+
+        Returns:
+            How many messages went; fewer than were read where somebody else removed some already.
+        """
+        marks = [sha1(message, usedforsecurity=False).hexdigest() for message in batch.messages]
+        return int(self.remove(keys=[batch.list_name], args=marks))
+
+    def bury(self, message: bytes, why: str) -> None:
+        """Keep a message that cannot be read, with the reason, where it blocks nobody."""
+        letter: dict[str, Any] = {
+            "why": why,
+            "at": datetime.now(UTC).isoformat(),
+            "message": message.decode(errors="backslashreplace"),
+        }
+        with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.lpush(self.dead_letters, json.dumps(letter))
+            pipeline.ltrim(self.dead_letters, 0, DEAD_LETTERS_KEPT - 1)
+            pipeline.execute()

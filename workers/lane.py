@@ -1,0 +1,306 @@
+"""The lane: claim -> run -> record, the same for every engine."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from threading import Event, Lock, Thread
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import structlog
+from celery.app.task import Context
+from celery.exceptions import Ignore
+
+from config.catalog import Catalog, Model
+from ledger import attempts, workers
+from ledger.attempts import Claim, Finish, Key
+from ledger.connect import Connection, connect
+from ledger.tasks import Fate
+from routing.plan import output_tokens
+from routing.price import cost_usd
+from workers.batcher import Batcher
+from workers.completion import completion
+from workers.engines import make_engine
+from workers.engines.base import Completion, Engine, Request
+from workers.engines.errors import EngineError
+from workers.failure import printable, stored
+from workers.messages import ATTEMPT_HEADER
+
+LEASE_S = 30.0
+"""How long an attempt stays this worker's without another sign of life."""
+
+BEAT_S = 2.0
+"""How often the worker shows that it is there, and renews its leases."""
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Lane:
+    """A worker's ledger connections, its engines, and the attempts that it runs."""
+
+    database_url: str
+    catalog: Catalog
+    worker: str
+    slots: Mapping[str, int]
+    """Attempts it can run at once, by queue."""
+    engines: dict[str, Engine] = field(default_factory=dict[str, Engine])
+    running: set[Key] = field(default_factory=set[Key])
+    closing: Event = field(default_factory=Event)
+    loading: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self.claims_db = Reconnecting(self.database_url, "claims")
+        self.ends_db = Reconnecting(self.database_url, "ends")
+        self.claims = Batcher(self.claim_all, "claims")
+        self.ends = Batcher(self.finish_all, "ends")
+        self.beat = Thread(target=self.show_presence, name="presence", daemon=True)
+        self.beat.start()
+
+    def claim_all(self, keys: Sequence[Key]) -> list[Claim | None]:
+        claimed = attempts.claim(self.claims_db.get(), keys, worker=self.worker, lease_s=LEASE_S)
+        return [claimed.get(key) for key in keys]
+
+    def finish_all(self, ends: Sequence[Finish]) -> list[datetime | None]:
+        finished = attempts.finish(self.ends_db.get(), ends)
+        return [finished.get((end.task_id, end.number)) for end in ends]
+
+    def engine_for(self, model: Model) -> Engine:
+        """Load a model at its first use."""
+        with self.loading:
+            if model.name not in self.engines:
+                began = time.monotonic()
+                self.engines[model.name] = make_engine(model, self.slots.get(model.queue, 1))
+                log.info("loaded", model=model.name, took_s=round(time.monotonic() - began, 2))
+            return self.engines[model.name]
+
+    def show_presence(self) -> None:
+        """Keep the worker's row fresh, and its leases."""
+        db = Reconnecting(self.database_url, "presence")
+        first = True
+        while first or not self.closing.wait(BEAT_S):
+            try:
+                workers.seen(
+                    db.get(), name=self.worker, host=socket.gethostname(), pid=os.getpid(), slots=dict(self.slots)
+                )
+                if first:
+                    workers.notify(db.get())
+                mine = list(self.running)
+                if mine:
+                    attempts.renew(db.get(), mine, lease_s=LEASE_S)
+            except psycopg.Error as error:
+                log.warning("presence_not_recorded", error=type(error).__name__)
+            first = False
+        try:
+            workers.left(db.get(), self.worker)
+            workers.notify(db.get())
+        except psycopg.Error as error:
+            log.warning("departure_not_recorded", error=type(error).__name__)
+        db.close()
+
+    def close(self) -> None:
+        """Say goodbye and free the models; nothing runs any more."""
+        self.closing.set()
+        self.beat.join()
+        self.claims.close()
+        self.ends.close()
+        self.claims_db.close()
+        self.ends_db.close()
+        for engine in self.engines.values():
+            engine.close()
+        self.engines.clear()
+
+
+class Reconnecting:
+    """A connection that one thread uses, opened again after it broke."""
+
+    def __init__(self, database_url: str, name: str) -> None:
+        self.database_url = database_url
+        self.name = name
+        self.db: Connection | None = None
+
+    def get(self) -> Connection:
+        """Give a connection that works, as far as is known.
+
+        Raises:
+            psycopg.OperationalError: no server answers.
+        """
+        if self.db is None or self.db.closed:
+            self.db = connect(self.database_url, name=self.name)
+        return self.db
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        if self.db is not None:
+            self.db.close()
+
+
+open_lane: Lane | None = None
+"""This process's lane: a worker has one, from its start to its end."""
+
+
+def the_lane() -> Lane:
+    """Give this process's lane.
+
+    Raises:
+        RuntimeError: this process is no lane worker.
+    """
+    if open_lane is None:
+        message = "no lane is open: `complete` runs in a worker started by `fleet worker`"
+        raise RuntimeError(message)
+    return open_lane
+
+
+def run_attempt(request: Context) -> dict[str, Any]:
+    """Run the attempt that a message carries and record how it ended.
+
+    Returns:
+        The chat.completion that Celery stores under the task's id.
+
+    Raises:
+        Ignore: there is nothing to tell the caller now. Somebody already claimed the attempt (Redis
+            may deliver a message twice; the claim in Postgres, not Celery's ack, is the
+            acknowledgement), or it failed and the brain will try another candidate.
+        EngineError: no model can answer this; the caller gets it.
+    """
+    lane = the_lane()
+    key = attempt_key(request)
+    claim = lane.claims(key)
+    if claim is None:
+        log.info("dropped", task=str(key[0]), attempt=key[1], why="claimed before, cancelled or unknown")
+        raise Ignore
+    lane.running.add(key)
+    try:
+        return run(lane, claim)
+    finally:
+        lane.running.discard(key)
+
+
+def attempt_key(request: Context) -> Key:
+    """Read which attempt a message carries.
+
+    Raises:
+        Ignore: it carries none: somebody sent a task to a lane instead of to `dispatch`.
+    """
+    number = (request.headers or {}).get(ATTEMPT_HEADER)
+    if not isinstance(number, int):
+        log.warning("dropped", task=request.id, why="it carries no attempt; send tasks to the queue `dispatch`")
+        raise Ignore
+    return UUID(request.id), number
+
+
+def run(lane: Lane, claim: Claim) -> dict[str, Any]:
+    model = lane.catalog.model(claim.model)
+    failure: Exception
+    try:
+        answer = lane.engine_for(model).generate(
+            engine_request(model, claim.request), on_token=ignore_token, cancelled=never
+        )
+    except EngineError as error:
+        failure, next_state = error, "held" if error.retryable else "failed"
+    except Exception as error:  # noqa: BLE001 - a bug: recorded here, then raised again
+        failure, next_state = error, "failed"
+    else:
+        return record_answer(lane, claim, model, answer)
+    lane.ends(
+        Finish(
+            claim.task_id,
+            claim.number,
+            outcome="failed",
+            next_state=next_state,
+            cost_usd=cost_usd(model, today(), prompt_tokens=0, completion_tokens=0),
+            error=stored(failure),
+        )
+    )
+    log.warning("failed", task=str(claim.task_id), model=model.name, error=type(failure).__name__, then=next_state)
+    if next_state == "held":
+        raise Ignore from failure
+    raise failure
+
+
+def record_answer(lane: Lane, claim: Claim, model: Model, answer: Completion) -> dict[str, Any]:
+    cost = cost_of(model, answer)
+    finished_at = lane.ends(
+        Finish(
+            claim.task_id,
+            claim.number,
+            outcome="succeeded",
+            next_state="succeeded",
+            prompt_tokens=answer.prompt_tokens,
+            cached_tokens=answer.cached_tokens,
+            completion_tokens=answer.completion_tokens,
+            cost_usd=cost,
+            first_token_s=answer.first_token_s,
+            answer=openai_choice(answer),
+        )
+    )
+    if finished_at is None:
+        log.info("late", task=str(claim.task_id), attempt=claim.number)
+        raise Ignore
+    fate = Fate(
+        id=claim.task_id,
+        state="succeeded",
+        profile=claim.profile,
+        error=None,
+        attempts=claim.number,
+        accepted_at=claim.accepted_at,
+        finished_at=finished_at,
+        model=model.name,
+        tier=model.tier,
+        answer=openai_choice(answer),
+        claimed_at=claim.claimed_at,
+        prompt_tokens=answer.prompt_tokens,
+        cached_tokens=answer.cached_tokens,
+        completion_tokens=answer.completion_tokens,
+        cost_usd=None if cost is None or claim.spent_usd is None else cost + claim.spent_usd,
+    )
+    log.info("answered", task=str(claim.task_id), model=model.name, tokens=answer.completion_tokens)
+    return completion(fate)
+
+
+def engine_request(model: Model, stored_request: Mapping[str, Any]) -> Request:
+    """Make the engine's request out of what the ledger keeps."""
+    return Request(
+        messages=stored_request["messages"],
+        max_tokens=output_tokens(model, stored_request["max_tokens"]),
+        temperature=stored_request["temperature"],
+        top_p=stored_request["top_p"],
+        stop=tuple(stored_request["stop"]),
+        seed=stored_request["seed"],
+    )
+
+
+def openai_choice(answer: Completion) -> dict[str, Any]:
+    message = {"role": "assistant", "content": printable(answer.text)}
+    return {"message": message, "finish_reason": answer.finish_reason}
+
+
+def cost_of(model: Model, answer: Completion) -> Decimal | None:
+    """Say what a call cost: the provider's own figure, else the dated price, else unknown."""
+    if answer.cost_usd is not None:
+        return answer.cost_usd
+    return cost_usd(
+        model,
+        today(),
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens,
+        cached_tokens=answer.cached_tokens,
+    )
+
+
+def today() -> Any:  # noqa: ANN401
+    return datetime.now(UTC).date()
+
+
+def ignore_token(_: str) -> None:
+    """Let a token pass: nobody streams it."""
+
+
+def never() -> bool:
+    """Say that nobody has cancelled."""
+    return False

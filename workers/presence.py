@@ -1,0 +1,43 @@
+"""What makes an ordinary Celery worker a lane worker: it opens a lane when it starts."""
+
+from typing import Any
+
+import structlog
+from celery import Celery, bootsteps
+
+from config.settings import settings
+from workers import lane
+from workers.catalog import catalog
+
+log = structlog.get_logger()
+
+
+class OpenLane(bootsteps.StartStopStep):
+    """Opens the lane with the worker's queues and slots, and closes it when the worker stops."""
+
+    requires = {"celery.worker.components:Pool"}  # noqa: RUF012 - Celery's own way to declare it
+
+    def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's WorkController
+        """Open the lane; from here on the brain sends work."""
+        queues = list(parent.app.amqp.queues.consume_from)
+        each = max(1, parent.concurrency // max(1, len(queues)))
+        lane.open_lane = lane.Lane(
+            database_url=settings().database_url,
+            catalog=catalog(),
+            worker=parent.hostname,
+            slots=dict.fromkeys(queues, each),
+        )
+        log.info("serving", queues=queues, slots_each=each)
+
+    def stop(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's WorkController
+        """Close the lane: the brain sends no more."""
+        if lane.open_lane is not None:
+            lane.open_lane.close()
+            lane.open_lane = None
+
+    terminate = stop
+
+
+def make_lane_worker(app: Celery) -> None:
+    """Let the workers of an app open a lane."""
+    app.steps["worker"].add(OpenLane)

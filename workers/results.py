@@ -1,0 +1,70 @@
+"""Celery's result backend: Redis first, then the ledger.
+
+Redis holds results for a day and may lose them; Postgres is the truth.
+"""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from celery import states
+from celery.backends.redis import RedisBackend
+
+from config.settings import settings
+
+logger = logging.getLogger(__name__)
+
+
+class LedgerBackedRedis(RedisBackend):
+    """Redis results, completed from the ledger where Redis knows nothing."""
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        meta: dict[str, Any] = super()._get_task_meta_for(task_id)
+        if meta["status"] != states.PENDING:
+            return meta
+        return self.meta_from_ledger(task_id) or meta
+
+    def meta_from_ledger(self, task_id: str) -> dict[str, Any] | None:
+        """Look a task up in the ledger.
+
+        Returns:
+            Celery's result meta; None where the ledger does not know the task either, or cannot be
+            reached from here: an agent's host needs Redis alone.
+        """
+        import psycopg  # noqa: PLC0415 - a caller whose results are all in Redis never loads it
+
+        from ledger.connect import connect  # noqa: PLC0415
+        from ledger.tasks import fates  # noqa: PLC0415
+
+        try:
+            key = UUID(task_id)
+        except ValueError:
+            return None
+        try:
+            with connect(settings().database_url, name="results") as db:
+                found = fates(db, [key])
+        except psycopg.Error as error:
+            logger.debug("the ledger cannot be reached: %s", type(error).__name__)
+            return None
+        return self.meta_from_decoded(meta_of(found[0])) if found else None
+
+
+def meta_of(fate: Any) -> dict[str, Any]:  # noqa: ANN401 - a Fate; its module loads psycopg
+    """Turn a task's fate into Celery's result meta, before exceptions are rebuilt."""
+    from workers.completion import completion  # noqa: PLC0415
+    from workers.failure import in_celery_form  # noqa: PLC0415
+
+    meta: dict[str, Any] = {"task_id": str(fate.id), "result": None, "traceback": None, "children": []}
+    if fate.state == "succeeded":
+        return {**meta, "status": states.SUCCESS, "result": completion(fate), "date_done": fate.finished_at.isoformat()}
+    if fate.state == "failed":
+        return {
+            **meta,
+            "status": states.FAILURE,
+            "result": in_celery_form(fate.error),
+            "date_done": fate.finished_at.isoformat(),
+        }
+    if fate.state == "cancelled":
+        cancelled = {"exc_type": "TaskRevokedError", "exc_message": ["revoked"], "exc_module": "celery.exceptions"}
+        return {**meta, "status": states.REVOKED, "result": cancelled, "date_done": fate.finished_at.isoformat()}
+    return {**meta, "status": states.STARTED if fate.state == "running" else states.PENDING}

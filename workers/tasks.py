@@ -1,0 +1,81 @@
+"""`complete`: what agents call, and what lane workers run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from celery import Task
+from celery.app.task import Context
+from celery.result import AsyncResult
+
+from config.settings import settings
+from workers.app import DISPATCH_QUEUE, app
+from workers.call import Call, check_arguments, check_size
+from workers.catalog import catalog
+
+
+class CheckedTask(Task):
+    """A task whose arguments are checked in the caller's process, before anything is sent."""
+
+    queue = DISPATCH_QUEUE
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,  # noqa: ANN401 - Celery's own options, passed on as they are
+    ) -> AsyncResult:
+        """Enqueue a call, or raise at once if it can never run.
+
+        Raises:
+            InvalidCallError: an argument is not what it should be.
+            UnknownNameError: the profile, focus or model is not in the catalog.
+            PayloadTooLargeError: the arguments are larger than the fleet carries.
+        """
+        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        key = kwargs.pop("idempotency_key", None)
+        check_size([args, kwargs], settings().max_payload_bytes)
+        call = check_arguments(catalog(), args, kwargs)
+        if key is not None:
+            options["task_id"] = task_id_of(key)
+        options.update(shown_arguments(call))
+        return super().apply_async(args, kwargs, **options)
+
+
+def task_id_of(idempotency_key: str) -> str:
+    """Make the task id of a key: the same key is the same task and the same result."""
+    return str(uuid5(NAMESPACE_URL, f"fleet:{idempotency_key}"))
+
+
+def shown_arguments(call: Call) -> dict[str, str]:
+    """Say what Flower shows of the arguments: profile and model, never the prompt."""
+    shown = {"profile": call.profile, "focus": call.focus, "model": call.model, "agent": call.agent}
+    return {"argsrepr": "()", "kwargsrepr": repr({key: value for key, value in shown.items() if value})}
+
+
+@app.task(name="complete", base=CheckedTask, bind=True, typing=False)
+def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - checked in apply_async
+    """Ask a language model, on the cheapest one that will do.
+
+    Args:
+        prompt: the text; alternatively `messages`, or neither with a profile that has a default prompt.
+            A completion, as a chain passes it on, means its text.
+        messages: OpenAI-style chat messages.
+        profile: the kind of work: model, fallbacks, temperature, max_tokens.
+        focus: an agent's persona; names a model where no profile is given.
+        model: a catalog name, before the profile's own.
+        agent: who asks; for the books and for fairness.
+        temperature, max_tokens, top_p, stop, seed: as in OpenAI's API, before the profile's own.
+        idempotency_key: the same key twice is the same task and the same result.
+
+    Returns:
+        An OpenAI chat.completion, with the key `fleet`: profile, model, tier, attempts, cost_usd,
+        waited_s, ran_s.
+
+    Raises:
+        NoModelError, ExpiredError, InvalidCallError, EngineError: in the caller, from `get()`.
+    """
+    from workers.lane import run_attempt  # noqa: PLC0415 - a producer needs neither psycopg nor an engine
+
+    request: Context = self.request
+    return run_attempt(request)
