@@ -1,12 +1,53 @@
-"""What workers refuses.
+"""What the fleet refuses, and what has gone wrong in it.
 
 FleetError
-└── EmbeddedServiceError   the embedded Redis or Postgres cannot be started or stopped
+├── InvalidCallError         `complete` was called with an argument that is not what it should be
+├── PayloadTooLargeError     its arguments are larger than the fleet carries
+├── UnreadableMessageError   a message on the queue `dispatch` is none of ours
+└── EmbeddedServiceError     the embedded Redis or Postgres cannot be started or stopped
 """
 
 
 class FleetError(Exception):
     """The fleet cannot do what it was asked."""
+
+
+class InvalidCallError(FleetError, ValueError):
+    """`complete` was called with an argument that is not what it should be."""
+
+    def __init__(self, argument: str, expected: str) -> None:
+        super().__init__(argument, expected)
+        self.argument = argument
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"complete: {self.argument} must be {self.expected}"
+
+
+class PayloadTooLargeError(FleetError, ValueError):
+    """The arguments of a call are larger than the fleet carries."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(size_bytes, limit_bytes)
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"complete: the arguments take {self.size_bytes:,} bytes, the limit is {self.limit_bytes:,}; "
+            "shorten the prompt or raise FLEET_MAX_PAYLOAD_BYTES in the caller's environment"
+        )
+
+
+class UnreadableMessageError(FleetError):
+    """A message on the queue `dispatch` is none of ours."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the message cannot be read: {self.why}; it was moved to the list dispatch.dead"
 
 
 class EmbeddedServiceError(FleetError):

@@ -64,7 +64,7 @@ def read_message(raw: bytes) -> Message:
             priority=max(0, min(9, int(outer["properties"].get("priority") or 0))),
             eta=moment(headers.get("eta")),
             expires=moment(headers.get("expires")),
-            envelope={"headers": headers, "embed": dict(embed or {})},
+            envelope={"headers": without_prompt(headers), "embed": dict(embed or {})},
         )
     except UnreadableMessageError:
         raise
@@ -72,6 +72,11 @@ def read_message(raw: bytes) -> Message:
         raise UnreadableMessageError(f"it has no {error.args[0]}") from error
     except (ValueError, TypeError, AttributeError, zlib.error) as error:
         raise UnreadableMessageError(f"{type(error).__name__}: {error}") from error
+
+
+def without_prompt(headers: dict[str, Any]) -> dict[str, Any]:
+    """Drop what Celery shows of the arguments: from a caller that is not ours it has the prompt in it."""
+    return {name: value for name, value in headers.items() if name not in ("argsrepr", "kwargsrepr")}
 
 
 def read_body(outer: dict[str, Any]) -> list[Any]:

@@ -1,0 +1,123 @@
+"""The Procfile's own processes on embedded servers: a dispatcher, an echo worker, and a user's own app."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from celery import Celery
+from redis import Redis
+
+from config.settings import Settings, read_settings
+from ledger.migrate import migrate
+from workers import embedded
+from workers.app import make_app
+
+ROOT = Path(__file__).parents[2]
+ECHO_CATALOG = ROOT / "tests/catalogs/echo"
+
+
+@pytest.fixture(scope="session")
+def environment(short_folder: Callable[[], Path]) -> Iterator[dict[str, str]]:
+    """Start Redis and a migrated Postgres, and give the environment in which a fleet finds them."""
+    home = short_folder()
+    environment = {**os.environ, "FLEET_HOME": str(home), "FLEET_CONFIG": str(ECHO_CATALOG), "PYTHONPATH": str(ROOT)}
+    for name in ("FLEET_REDIS_URL", "FLEET_DATABASE_URL"):
+        environment.pop(name, None)
+    settings = read_settings(environment)
+    embedded.start_redis(home, settings.sockets, durable=False)
+    embedded.start_postgres(home, settings.sockets, durable=False)
+    migrate(settings.database_url)
+    yield environment
+    embedded.stop_redis(home, settings.sockets)
+    embedded.stop_postgres(home, settings.sockets)
+
+
+@pytest.fixture(scope="session")
+def fleet_settings(environment: dict[str, str]) -> Settings:
+    return read_settings(environment)
+
+
+@contextmanager
+def process(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Python process and end it, by force if it does not go."""
+    running = subprocess.Popen([sys.executable, "-m", *arguments], env=environment, cwd=ROOT)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        try:
+            running.wait(20)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+            pytest.fail(f"{' '.join(arguments)} did not end within 20 s of SIGTERM")
+
+
+@pytest.fixture(scope="session")
+def fleet(environment: dict[str, str], fleet_settings: Settings) -> Iterator[Settings]:
+    """Run a dispatcher, an echo worker, and a worker of a user's own Celery app."""
+    with ExitStack() as stack:
+        for arguments in (
+            ("workers.cli", "dispatcher"),
+            ("workers.cli", "worker", "echo"),
+            ("celery", "-A", "tests.fleet.user_app", "worker", "--pool=threads", "-c2", "--loglevel=WARNING"),
+        ):
+            stack.enter_context(process(environment, *arguments))
+        wait_for(fleet_settings, "SELECT count(*) FROM workers", 1)
+        yield fleet_settings
+
+
+def wait_for(settings: Settings, query: str, value: object, *, timeout_s: float = 30) -> None:
+    """Wait until a query answers a value."""
+    end = time.monotonic() + timeout_s
+    found = None
+    while time.monotonic() < end:
+        with psycopg.connect(settings.database_url) as db:
+            row = db.execute(query).fetchone()
+            found = row[0] if row else None
+        if found == value:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{query!r} gave {found!r}, expected {value!r}")
+
+
+@pytest.fixture(scope="session")
+def app(fleet: Settings) -> Celery:
+    """Point this process's `complete` at the fleet, as FLEET_HOME would have done."""
+    from workers import app as module  # noqa: PLC0415
+    from workers.tasks import complete  # noqa: PLC0415
+
+    made = make_app(fleet)
+    module.app.conf.update(broker_url=made.conf.broker_url, result_backend=made.conf.result_backend)
+    assert complete.app is module.app
+    return module.app
+
+
+@pytest.fixture(scope="session")
+def bare_app(fleet: Settings) -> Celery:
+    """Make the app of a program that has only celery and the broker's URL."""
+    return Celery("somebody-else", broker=fleet.broker_url, backend=fleet.broker_url, set_as_current=False)
+
+
+@pytest.fixture
+def seen(fleet: Settings) -> Iterator[Callable[[str], Sequence[str]]]:
+    """Read what the user's own tasks were called with."""
+    with Redis.from_url(fleet.redis_url, decode_responses=True) as redis:
+        redis.delete("seen")
+
+        def read(contains: str, timeout_s: float = 10) -> Sequence[str]:
+            end = time.monotonic() + timeout_s
+            while time.monotonic() < end:
+                found = [line for line in redis.lrange("seen", 0, -1) if contains in line]
+                if found:
+                    return found
+                time.sleep(0.02)
+            return []
+
+        yield read

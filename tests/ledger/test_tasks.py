@@ -1,0 +1,263 @@
+"""The rows of tasks and attempts, on a real Postgres."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from ledger import attempts, leadership, tasks
+from ledger.attempts import Finish
+from ledger.connect import Connection, connect
+from ledger.errors import NotLeadingError
+from ledger.tasks import NewTask, Placement
+
+LEASE_S = 60.0
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Connection]:
+    with connect(db_url, name="test") as connection:
+        yield connection
+
+
+@pytest.fixture
+def epoch(db: Connection) -> int:
+    taken = leadership.take(db, "test", LEASE_S)
+    assert taken is not None
+    return taken
+
+
+def a_task(**fields: Any) -> NewTask:
+    defaults: dict[str, Any] = {
+        "id": uuid4(),
+        "profile": "social",
+        "focus": None,
+        "model": None,
+        "agent": "default",
+        "priority": 0,
+        "not_before": None,
+        "deadline": None,
+        "needs": {"prompt_tokens": 10, "max_tokens": 20},
+        "request": {"messages": [{"role": "user", "content": "hello"}]},
+        "envelope": {"headers": {"id": "x"}, "embed": {"chain": None}},
+    }
+    return NewTask(**{**defaults, **fields})
+
+
+def a_placement(task_id: UUID, **fields: Any) -> Placement:
+    defaults: dict[str, Any] = {
+        "model": "echo",
+        "tier": "local",
+        "queue": "echo.echo",
+        "passed_over": [["kimi", "no live worker"]],
+        "reserved_usd": Decimal(0),
+    }
+    return Placement(task_id, **{**defaults, **fields})
+
+
+def a_finish(task_id: UUID, number: int = 1, **fields: Any) -> Finish:
+    defaults: dict[str, Any] = {
+        "outcome": "succeeded",
+        "next_state": "succeeded",
+        "prompt_tokens": 3,
+        "completion_tokens": 5,
+        "cost_usd": Decimal("0.000000001"),
+    }
+    return Finish(task_id, number, **{**defaults, **fields})
+
+
+def claimed(db: Connection, epoch: int) -> UUID:
+    """Bring a task to the point where a worker runs it."""
+    task = a_task()
+    tasks.accept(db, [task], epoch=epoch)
+    tasks.queue(db, [a_placement(task.id)], epoch=epoch)
+    assert attempts.claim(db, [(task.id, 1)], worker="w", lease_s=LEASE_S)
+    return task.id
+
+
+def test_a_task_accepted_twice_is_one_row(db: Connection, epoch: int):
+    """A dispatcher that died between commit and trim accepts the same messages again."""
+    task = a_task()
+
+    first = tasks.accept(db, [task], epoch=epoch)
+    again = tasks.accept(db, [task, a_task()], epoch=epoch)
+
+    assert task.id in first
+    assert task.id not in again
+    assert len(again) == 1
+
+
+def test_a_task_walks_from_held_to_succeeded(db: Connection, epoch: int):
+    """The life of a task, as DESIGN.md tells it."""
+    task = a_task()
+    tasks.accept(db, [task], epoch=epoch)
+    held = tasks.held(db)
+    queued = tasks.queue(db, [a_placement(task.id)], epoch=epoch)
+    claim = attempts.claim(db, [(task.id, 1)], worker="w", lease_s=LEASE_S)[task.id, 1]
+    running = tasks.fates(db, [task.id])[0].state
+    attempts.finish(db, [a_finish(task.id, answer={"message": {"role": "assistant", "content": "hi"}})])
+    fate = tasks.fates(db, [task.id])[0]
+
+    assert [row.id for row in held] == [task.id]
+    assert (queued[0].number, queued[0].envelope) == (1, task.envelope)
+    assert claim.request == task.request
+    assert running == "running"
+    assert (fate.state, fate.model, fate.prompt_tokens, fate.completion_tokens) == ("succeeded", "echo", 3, 5)
+    assert fate.cost_usd == Decimal("0.000000001")
+
+
+def test_an_attempt_is_claimed_once(db: Connection, epoch: int):
+    """Redis may deliver a message twice; a model must be called once."""
+    task_id = claimed(db, epoch)
+
+    assert attempts.claim(db, [(task_id, 1)], worker="other", lease_s=LEASE_S) == {}
+
+
+def test_an_attempt_ends_once(db: Connection, epoch: int):
+    """A finish that is written twice changes nothing."""
+    task_id = claimed(db, epoch)
+    first = attempts.finish(db, [a_finish(task_id)])
+    before = tasks.fates(db, [task_id])
+
+    again = attempts.finish(db, [a_finish(task_id, outcome="failed", next_state="failed", error={"text": "late"})])
+
+    assert list(first) == [(task_id, 1)]
+    assert again == {}
+    assert tasks.fates(db, [task_id]) == before
+
+
+def test_a_failed_attempt_sends_the_task_back_with_what_was_learned(db: Connection, epoch: int):
+    """The next plan must know which model was tried and why it failed."""
+    task_id = claimed(db, epoch)
+
+    attempts.finish(db, [a_finish(task_id, outcome="failed", next_state="held", error={"text": "too long"})])
+
+    assert tasks.held(db, [task_id])[0].tried == [["echo", "too long"]]
+
+
+def test_a_second_attempt_adds_its_cost_to_the_first(db: Connection, epoch: int):
+    """Spend is the sum over attempts, not the price of the last one."""
+    task_id = claimed(db, epoch)
+    attempts.finish(db, [a_finish(task_id, outcome="failed", next_state="held", error={"text": "x"}, cost_usd=Decimal(1))])
+    tasks.queue(db, [a_placement(task_id, model="other")], epoch=epoch)
+
+    claim = attempts.claim(db, [(task_id, 2)], worker="w", lease_s=LEASE_S)[task_id, 2]
+    attempts.finish(db, [a_finish(task_id, 2, cost_usd=Decimal(2))])
+
+    assert claim.spent_usd == 1
+    assert tasks.fates(db, [task_id])[0].cost_usd == 3
+
+
+def test_an_unknown_price_is_not_free(db: Connection, epoch: int):
+    """NULL in a sum disappears; a total with an unknown part is unknown."""
+    task_id = claimed(db, epoch)
+
+    attempts.finish(db, [a_finish(task_id, cost_usd=None)])
+
+    assert tasks.fates(db, [task_id])[0].cost_usd is None
+
+
+def test_only_the_leader_writes(db: Connection, epoch: int):
+    """A brain that was paused and wakes up must not start a single attempt."""
+    task = a_task()
+    tasks.accept(db, [task], epoch=epoch)
+    leadership.resign(db, epoch)
+    later = leadership.take(db, "another", LEASE_S)
+
+    with pytest.raises(NotLeadingError):
+        tasks.queue(db, [a_placement(task.id)], epoch=epoch)
+    with pytest.raises(NotLeadingError):
+        tasks.accept(db, [a_task()], epoch=epoch)
+    with pytest.raises(NotLeadingError):
+        tasks.fail(db, {task.id: {"text": "x"}}, epoch=epoch)
+    with pytest.raises(NotLeadingError):
+        tasks.cancel(db, [task.id], epoch=epoch)
+
+    assert later == epoch + 1
+    assert [row.id for row in tasks.held(db)] == [task.id]
+
+
+def test_nobody_takes_over_while_the_leader_commits(db: Connection, db_url: str, epoch: int):
+    """Between the check and the commit another brain must not begin."""
+    leadership.resign(db, epoch)
+    with db.transaction():
+        leadership.check(db, epoch)
+        with connect(db_url, name="standby") as standby:
+            standby.execute("SET lock_timeout = '200ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                leadership.take(standby, "standby", LEASE_S)
+
+
+def test_a_lease_that_lasts_cannot_be_taken(db: Connection, epoch: int):
+    """Two brains would place the same task twice."""
+    assert leadership.take(db, "another", LEASE_S) is None
+    leadership.renew(db, epoch, LEASE_S)
+    assert leadership.current(db).holder == "test"
+
+
+def test_a_cancelled_task_is_not_claimed(db: Connection, epoch: int):
+    """Its message is still in Redis; the claim has to say no."""
+    task = a_task()
+    tasks.accept(db, [task], epoch=epoch)
+    tasks.queue(db, [a_placement(task.id)], epoch=epoch)
+
+    cancelled = tasks.cancel(db, [task.id], epoch=epoch)
+
+    assert [ended.id for ended in cancelled] == [task.id]
+    assert attempts.claim(db, [(task.id, 1)], worker="w", lease_s=LEASE_S) == {}
+    assert attempts.still_open(db) == []
+
+
+def test_a_running_task_is_not_cancelled_behind_its_workers_back(db: Connection, epoch: int):
+    """The answer that is on its way has a price; its task must not be final before it."""
+    task_id = claimed(db, epoch)
+
+    assert tasks.cancel(db, [task_id], epoch=epoch) == []
+    assert tasks.fates(db, [task_id])[0].state == "running"
+
+
+def test_a_cancelled_task_is_not_queued(db: Connection, epoch: int):
+    """The brain's memory may be a moment behind the ledger."""
+    task = a_task()
+    tasks.accept(db, [task], epoch=epoch)
+    tasks.cancel(db, [task.id], epoch=epoch)
+
+    assert tasks.queue(db, [a_placement(task.id)], epoch=epoch) == []
+
+
+def test_hints_carry_keys_of_any_number(db: Connection, db_url: str):
+    """A notification holds 8,000 bytes; a batch may be larger."""
+    keys = [(uuid4(), 1) for _ in range(400)]
+    with connect(db_url, name="listener") as listener:
+        listener.execute("LISTEN fleet")
+        with db.transaction():
+            attempts.hint(db, keys)
+        heard = [key for notice in listener.notifies(timeout=1, stop_after=3) for key in attempts.hinted(notice.payload)]
+
+    assert heard == keys
+
+
+def test_the_schema_refuses_what_cannot_be(db: Connection, epoch: int):
+    """Named constraints say the rule, also to somebody with psql."""
+    task_id = claimed(db, epoch)
+    with pytest.raises(psycopg.errors.CheckViolation, match="final_task_has_finished_at"):
+        db.execute("UPDATE tasks SET state = 'succeeded' WHERE id = %s", [task_id])
+    with pytest.raises(psycopg.errors.CheckViolation, match="finished_has_outcome"):
+        db.execute("UPDATE attempts SET finished_at = now() WHERE task_id = %s", [task_id])
+    with pytest.raises(psycopg.errors.CheckViolation, match="succeeded_has_tokens"):
+        attempts.finish(db, [a_finish(task_id, prompt_tokens=None)])
+
+
+def test_times_are_aware(db: Connection, epoch: int):
+    """A naive time is an hour off twice a year."""
+    task = a_task(deadline=datetime.now(UTC) + timedelta(hours=1))
+    tasks.accept(db, [task], epoch=epoch)
+
+    row = tasks.held(db)[0]
+
+    assert row.deadline == task.deadline
+    assert row.accepted_at.tzinfo is not None
