@@ -85,7 +85,7 @@ $(UV): $(UV_LOCK)
 		{ echo "$(PYTHON) is not Python 3.11 or newer; name one that is: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "fetching uv $(UV_VERSION)"
 	@$(PYTHON) -m venv --clear .cache/uv
-	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(UV_LOCK)
+	@.cache/uv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $(UV_LOCK)
 	@touch $@
 
 $(BIN)/python: | $(UV)

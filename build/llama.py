@@ -159,10 +159,8 @@ def run(command: list[str], environment: dict[str, str]) -> int:
         if elapsed_s > QUIET_S and not announced:
             cores = os.cpu_count() or 1
             minutes = max(1, round(CORE_MINUTES / cores))
-            where = LOG.relative_to(ROOT)
             print(
-                f"building llama.cpp for this machine: about {minutes} min on {cores} cores, once (log: {where})",
-                flush=True,
+                f"building llama.cpp for this machine, once: about {minutes} min on {cores} cores", flush=True
             )
             announced = True
         if announced and elapsed_s - last_shown_s >= interval_s:
