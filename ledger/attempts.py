@@ -55,8 +55,8 @@ RENEW = """
 FINISH = """
     WITH ended AS (
         SELECT *
-          FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[], %(outcome)s::text[], %(next_state)s::text[],
-                      %(prompt_tokens)s::int[], %(cached_tokens)s::int[], %(completion_tokens)s::int[],
+          FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[],
+                      %(outcome)s::text[], %(next_state)s::text[], %(prompt_tokens)s::int[], %(cached_tokens)s::int[], %(completion_tokens)s::int[],
                       %(cost_usd)s::numeric[], %(first_token_s)s::real[], %(error)s::jsonb[],
                       %(answer)s::jsonb[])
                AS ended (task_id, number, outcome, next_state, prompt_tokens, cached_tokens,

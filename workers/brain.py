@@ -29,8 +29,8 @@ from routing.plan import PassedOver, Plan, Run, output_tokens, plan
 from routing.price import cost_usd
 from routing.task import Task, needs_from
 from routing.vitals import Vitals
-from workers.callers import tell_cancelled, tell_failed
 from workers.call import check_arguments
+from workers.callers import tell_cancelled, tell_failed
 from workers.errors import InvalidCallError, UnreadableMessageError
 from workers.failure import stored
 from workers.inbox import Inbox
@@ -104,14 +104,11 @@ class Brain:
     def new_task(self, raw: bytes) -> NewTask | None:
         """Read a message; one that cannot be read is buried, and is None."""
         try:
-            message = read_message(raw)
-            if message.task != "complete":
-                raise UnreadableMessageError(f"its task is {message.task!r}, expected 'complete'")
+            return self.checked_task(read_message(raw))
         except UnreadableMessageError as error:
             log.warning("buried", why=error.why)
             self.inbox.bury(raw, error.why)
             return None
-        return self.checked_task(message)
 
     def checked_task(self, message: Message) -> NewTask:
         """Check a message's arguments again, for callers with another catalog."""
@@ -125,7 +122,13 @@ class Brain:
         try:
             call = check_arguments(self.catalog, message.args, message.kwargs)
         except (InvalidCallError, UnknownNameError) as error:
-            nothing: dict[str, Any] = {"profile": None, "focus": None, "model": None, "request": None, "needs": {}}
+            nothing: dict[str, Any] = {
+                "profile": None,
+                "focus": None,
+                "model": None,
+                "request": None,
+                "needs": {},
+            }
             return NewTask(**known, **nothing, agent="unknown", error=stored(error))
         return NewTask(
             **known,
@@ -324,5 +327,3 @@ def placement(task: Task, decision: Run, now: datetime) -> Placement:
 def objections(passed_over: PassedOver) -> list[list[str]]:
     """Write objections as the ledger keeps them: [[model, why], ...]."""
     return [[model, objection.why] for model, objection in passed_over]
-
-

@@ -52,7 +52,7 @@ class Call:
         return {"prompt_tokens": estimate_tokens(self.messages), "max_tokens": self.max_tokens}
 
 
-def check_call(  # noqa: PLR0913 - one parameter for each argument of `complete`
+def check_call(
     catalog: Catalog,
     prompt: object = None,
     *,
@@ -168,7 +168,9 @@ def prompt_text(prompt: object) -> str:
 
 def is_completion(value: object) -> bool:
     """Recognise what `complete` itself returns."""
-    return isinstance(value, Mapping) and value.get("object") == "chat.completion" and bool(value.get("choices"))
+    return (
+        isinstance(value, Mapping) and value.get("object") == "chat.completion" and bool(value.get("choices"))
+    )
 
 
 def completion_text(completion: Mapping[str, Any]) -> str:
@@ -189,7 +191,9 @@ def checked_message(where: str, message: object) -> dict[str, Any]:
         raise InvalidCallError(where, f"a mapping with role and content, got {kind(message)}")
     role = message.get("role")
     if role not in ROLES:
-        raise InvalidCallError(f"{where}.role", f"one of {', '.join(ROLES)}, got {role!r}{closest(role, ROLES)}")
+        raise InvalidCallError(
+            f"{where}.role", f"one of {', '.join(ROLES)}, got {role!r}{closest(role, ROLES)}"
+        )
     content = message.get("content")
     if isinstance(content, str):
         storable(f"{where}.content", content)

@@ -30,7 +30,7 @@ class Fleet(click.Group):
 @click.group(cls=Fleet, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="aria-fleet", prog_name="fleet")
 def main() -> None:
-    """Run language-model work in the background, on the cheapest model that will do.
+    r"""Run language-model work in the background, on the cheapest model that will do.
 
     \b
     Start here:
@@ -71,7 +71,9 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
         message = f"no answer after {timeout:g} s; the task {pending.id} goes on: see `fleet status`"
         raise click.ClickException(message) from error
     except OperationalError as error:
-        message = f"Redis does not answer at {settings().redis_url.split('@')[-1]}; start the fleet: `fleet up`"
+        message = (
+            f"Redis does not answer at {settings().redis_url.split('@')[-1]}; start the fleet: `fleet up`"
+        )
         raise click.ClickException(message) from error
     except Exception as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from error

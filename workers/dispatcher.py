@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import FrameType
@@ -130,7 +131,7 @@ class Dispatcher:
                     node = self.app.control.mailbox.Node(
                         self.name, handlers=handlers, channel=connection.default_channel
                     )
-                    node.listen(callback=lambda body, message: self.on_control(node, body, message))
+                    node.listen(callback=partial(on_control, node))
                     while not self.stopping.is_set():
                         try:
                             connection.drain_events(timeout=1)
@@ -140,10 +141,6 @@ class Dispatcher:
                 log.warning("remote_control_lost", error=type(error).__name__)
                 self.stopping.wait(STANDBY_S)
 
-    def on_control(self, node: Any, body: dict[str, Any], message: Any) -> None:  # noqa: ANN401 - kombu's
-        if body.get("method") in node.handlers:
-            node.handle_message(body, message)
-
     def on_revoke(self, _state: object, task_id: str | list[str], **_: object) -> dict[str, str]:
         for one in [task_id] if isinstance(task_id, str) else task_id:
             try:
@@ -152,6 +149,12 @@ class Dispatcher:
                 log.info("revoke_ignored", task=one, why="none of ours: not a uuid")
         self.wake()
         return {"ok": "the tasks that wait are cancelled"}
+
+
+def on_control(node: Any, body: dict[str, Any], message: object) -> None:  # noqa: ANN401 - kombu has no types
+    """Handle a command of Celery's remote control, if it is one for a dispatcher."""
+    if body.get("method") in node.handlers:
+        node.handle_message(body, message)
 
 
 def drain(queue: "SimpleQueue[UUID]") -> list[UUID]:

@@ -86,7 +86,11 @@ class Lane:
         while first or not self.closing.wait(BEAT_S):
             try:
                 workers.seen(
-                    db.get(), name=self.worker, host=socket.gethostname(), pid=os.getpid(), slots=dict(self.slots)
+                    db.get(),
+                    name=self.worker,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    slots=dict(self.slots),
                 )
                 if first:
                     workers.notify(db.get())
@@ -189,7 +193,9 @@ def attempt_key(request: Context) -> Key:
     """
     number = (request.headers or {}).get(ATTEMPT_HEADER)
     if not isinstance(number, int):
-        log.warning("dropped", task=request.id, why="it carries no attempt; send tasks to the queue `dispatch`")
+        log.warning(
+            "dropped", task=request.id, why="it carries no attempt; send tasks to the queue `dispatch`"
+        )
         raise Ignore
     return UUID(request.id), number
 
@@ -217,7 +223,9 @@ def run(lane: Lane, claim: Claim) -> dict[str, Any]:
             error=stored(failure),
         )
     )
-    log.warning("failed", task=str(claim.task_id), model=model.name, error=type(failure).__name__, then=next_state)
+    log.warning(
+        "failed", task=str(claim.task_id), model=model.name, error=type(failure).__name__, then=next_state
+    )
     if next_state == "held":
         raise Ignore from failure
     raise failure

@@ -30,7 +30,9 @@ class LaneReport:
 
 def report(lane: str, using: Catalog) -> LaneReport:
     """Look which of a lane's models are on this host; offline, in milliseconds."""
-    models = [model for model in using.models.values() if model.engine == ENGINE_OF[lane] and model.kind == "chat"]
+    models = [
+        model for model in using.models.values() if model.engine == ENGINE_OF[lane] and model.kind == "chat"
+    ]
     why_not = {model.name: absence_of(model) for model in models}
     return LaneReport(
         lane,

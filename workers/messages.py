@@ -20,6 +20,8 @@ PRIORITY_SEPARATOR = "\x06\x16"
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 
+TASKS = ("complete",)
+
 ATTEMPT_HEADER = "attempt"
 
 LARGEST_BODY = 64_000_000
@@ -58,7 +60,7 @@ def read_message(raw: bytes) -> Message:
         args, kwargs, embed = read_body(outer)
         return Message(
             id=UUID(headers["id"]),
-            task=str(headers["task"]),
+            task=known_task(headers["task"]),
             args=list(args),
             kwargs=dict(kwargs),
             priority=max(0, min(9, int(outer["properties"].get("priority") or 0))),
@@ -92,9 +94,15 @@ def read_body(outer: dict[str, Any]) -> list[Any]:
             raise UnreadableMessageError(f"it is compressed by {compression!r}, expected gzip or nothing")
         body = zlib.decompressobj().decompress(body, LARGEST_BODY)
     decoded = json.loads(body)
-    if not isinstance(decoded, list) or len(decoded) != 3:  # noqa: PLR2004 - args, kwargs, embed
+    if not isinstance(decoded, list) or len(decoded) != 3:
         raise UnreadableMessageError("its body is not a list of args, kwargs and embed")
     return decoded
+
+
+def known_task(name: str) -> str:
+    if name not in TASKS:
+        raise UnreadableMessageError(f"its task is {name!r}, expected one of {', '.join(TASKS)}")
+    return name
 
 
 def moment(text: str | None) -> datetime | None:

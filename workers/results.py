@@ -56,7 +56,12 @@ def meta_of(fate: Any) -> dict[str, Any]:  # noqa: ANN401 - a Fate; its module l
 
     meta: dict[str, Any] = {"task_id": str(fate.id), "result": None, "traceback": None, "children": []}
     if fate.state == "succeeded":
-        return {**meta, "status": states.SUCCESS, "result": completion(fate), "date_done": fate.finished_at.isoformat()}
+        return {
+            **meta,
+            "status": states.SUCCESS,
+            "result": completion(fate),
+            "date_done": fate.finished_at.isoformat(),
+        }
     if fate.state == "failed":
         return {
             **meta,
@@ -65,6 +70,15 @@ def meta_of(fate: Any) -> dict[str, Any]:  # noqa: ANN401 - a Fate; its module l
             "date_done": fate.finished_at.isoformat(),
         }
     if fate.state == "cancelled":
-        cancelled = {"exc_type": "TaskRevokedError", "exc_message": ["revoked"], "exc_module": "celery.exceptions"}
-        return {**meta, "status": states.REVOKED, "result": cancelled, "date_done": fate.finished_at.isoformat()}
+        cancelled = {
+            "exc_type": "TaskRevokedError",
+            "exc_message": ["revoked"],
+            "exc_module": "celery.exceptions",
+        }
+        return {
+            **meta,
+            "status": states.REVOKED,
+            "result": cancelled,
+            "date_done": fate.finished_at.isoformat(),
+        }
     return {**meta, "status": states.STARTED if fate.state == "running" else states.PENDING}

@@ -54,7 +54,22 @@ def shown_arguments(call: Call) -> dict[str, str]:
 
 
 @app.task(name="complete", base=CheckedTask, bind=True, typing=False)
-def complete(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - checked in apply_async
+def complete(
+    self: Task,
+    prompt: str | None = None,  # noqa: ARG001 - a lane reads the arguments from the ledger
+    *,
+    messages: Sequence[Mapping[str, Any]] | None = None,  # noqa: ARG001
+    profile: str | None = None,  # noqa: ARG001
+    focus: str | None = None,  # noqa: ARG001
+    model: str | None = None,  # noqa: ARG001
+    agent: str | None = None,  # noqa: ARG001
+    temperature: float | None = None,  # noqa: ARG001
+    max_tokens: int | None = None,  # noqa: ARG001
+    top_p: float | None = None,  # noqa: ARG001
+    stop: str | Sequence[str] | None = None,  # noqa: ARG001
+    seed: int | None = None,  # noqa: ARG001
+    idempotency_key: str | None = None,  # noqa: ARG001
+) -> dict[str, Any]:
     """Ask a language model, on the cheapest one that will do.
 
     Args:

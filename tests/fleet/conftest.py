@@ -26,7 +26,12 @@ ECHO_CATALOG = ROOT / "tests/catalogs/echo"
 def environment(short_folder: Callable[[], Path]) -> Iterator[dict[str, str]]:
     """Start Redis and a migrated Postgres, and give the environment in which a fleet finds them."""
     home = short_folder()
-    environment = {**os.environ, "FLEET_HOME": str(home), "FLEET_CONFIG": str(ECHO_CATALOG), "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "FLEET_HOME": str(home),
+        "FLEET_CONFIG": str(ECHO_CATALOG),
+        "PYTHONPATH": str(ROOT),
+    }
     for name in ("FLEET_REDIS_URL", "FLEET_DATABASE_URL"):
         environment.pop(name, None)
     settings = read_settings(environment)
@@ -90,8 +95,8 @@ def wait_for(settings: Settings, query: str, value: object, *, timeout_s: float 
 @pytest.fixture(scope="session")
 def app(fleet: Settings) -> Celery:
     """Point this process's `complete` at the fleet, as FLEET_HOME would have done."""
-    from workers import app as module  # noqa: PLC0415
-    from workers.tasks import complete  # noqa: PLC0415
+    from workers import app as module
+    from workers.tasks import complete
 
     made = make_app(fleet)
     module.app.conf.update(broker_url=made.conf.broker_url, result_backend=made.conf.result_backend)

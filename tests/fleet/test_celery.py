@@ -57,14 +57,20 @@ def test_the_result_is_an_openai_completion_with_the_fleets_own_key():
     assert text_of(answer) == "one two three"
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + 3
     assert answer["fleet"].keys() == {"profile", "model", "tier", "attempts", "cost_usd", "waited_s", "ran_s"}
-    assert (answer["fleet"]["tier"], answer["fleet"]["attempts"], answer["fleet"]["cost_usd"]) == ("local", 1, "0")
+    assert (answer["fleet"]["tier"], answer["fleet"]["attempts"], answer["fleet"]["cost_usd"]) == (
+        "local",
+        1,
+        "0",
+    )
 
 
 def test_messages_and_sampling_reach_the_model():
     """An argument that is dropped on the way is a wrong answer that nobody notices."""
     messages = [{"role": "user", "content": "first"}, {"role": "user", "content": "alpha beta gamma delta"}]
 
-    answer = complete.delay(messages=messages, max_tokens=3, stop=["gamma"], seed=7, temperature=0.1, focus="journalist")
+    answer = complete.delay(
+        messages=messages, max_tokens=3, stop=["gamma"], seed=7, temperature=0.1, focus="journalist"
+    )
 
     assert text_of(answer.get(timeout=WAIT_S)) == "alpha beta "
 
@@ -276,7 +282,10 @@ def test_an_unreadable_message_is_buried_and_blocks_nobody(fleet: Settings):
     redis = Redis.from_url(fleet.redis_url)
     redis.lpush("dispatch", b"not json at all")
 
-    assert text_of(complete.delay("after the rubble", profile="social").get(timeout=WAIT_S)) == "after the rubble"
+    assert (
+        text_of(complete.delay("after the rubble", profile="social").get(timeout=WAIT_S))
+        == "after the rubble"
+    )
     letter = redis.lindex("dispatch.dead", 0)
     assert b"not json at all" in letter
     assert b"why" in letter
@@ -290,7 +299,9 @@ def test_the_prompt_is_not_in_the_message_to_the_lane(fleet: Settings):
     result.get(timeout=WAIT_S)
 
     with psycopg.connect(fleet.database_url) as db:
-        envelopes = db.execute("SELECT envelope::text FROM tasks WHERE request::text LIKE %s", [f"%{secret}%"]).fetchall()
+        envelopes = db.execute(
+            "SELECT envelope::text FROM tasks WHERE request::text LIKE %s", [f"%{secret}%"]
+        ).fetchall()
 
     assert len(envelopes) == 2
     assert all(secret not in envelope for (envelope,) in envelopes)

@@ -123,7 +123,9 @@ def test_an_attempt_ends_once(db: Connection, epoch: int):
     first = attempts.finish(db, [a_finish(task_id)])
     before = tasks.fates(db, [task_id])
 
-    again = attempts.finish(db, [a_finish(task_id, outcome="failed", next_state="failed", error={"text": "late"})])
+    again = attempts.finish(
+        db, [a_finish(task_id, outcome="failed", next_state="failed", error={"text": "late"})]
+    )
 
     assert list(first) == [(task_id, 1)]
     assert again == {}
@@ -142,7 +144,9 @@ def test_a_failed_attempt_sends_the_task_back_with_what_was_learned(db: Connecti
 def test_a_second_attempt_adds_its_cost_to_the_first(db: Connection, epoch: int):
     """Spend is the sum over attempts, not the price of the last one."""
     task_id = claimed(db, epoch)
-    attempts.finish(db, [a_finish(task_id, outcome="failed", next_state="held", error={"text": "x"}, cost_usd=Decimal(1))])
+    attempts.finish(
+        db, [a_finish(task_id, outcome="failed", next_state="held", error={"text": "x"}, cost_usd=Decimal(1))]
+    )
     tasks.queue(db, [a_placement(task_id, model="other")], epoch=epoch)
 
     claim = attempts.claim(db, [(task_id, 2)], worker="w", lease_s=LEASE_S)[task_id, 2]
@@ -236,7 +240,11 @@ def test_hints_carry_keys_of_any_number(db: Connection, db_url: str):
         listener.execute("LISTEN fleet")
         with db.transaction():
             attempts.hint(db, keys)
-        heard = [key for notice in listener.notifies(timeout=1, stop_after=3) for key in attempts.hinted(notice.payload)]
+        heard = [
+            key
+            for notice in listener.notifies(timeout=1, stop_after=3)
+            for key in attempts.hinted(notice.payload)
+        ]
 
     assert heard == keys
 

@@ -70,14 +70,20 @@ def test_what_we_write_is_what_kombu_reads(caller: Celery, inbox: Inbox, broker_
     """The lane's worker is an ordinary Celery worker: it must see the caller's id and embed."""
     task_id = send(caller, link=caller.signature("user.collect"))
     envelope = read_message(inbox.read()[0].messages[0]).envelope
-    redis.lpush("echo.echo", lane_message(QueuedAttempt(UUID(task_id), 2, "social", "echo", "echo.echo", envelope)))
+    redis.lpush(
+        "echo.echo", lane_message(QueuedAttempt(UUID(task_id), 2, "social", "echo", "echo.echo", envelope))
+    )
 
     with Broker(broker_url) as broker, broker.SimpleQueue("echo.echo", queue_opts={"durable": True}) as queue:
         received = queue.get(timeout=5)
         received.ack()
 
     args, kwargs, embed = received.decode()
-    assert (received.headers["id"], received.headers["task"], received.headers["attempt"]) == (task_id, "complete", 2)
+    assert (received.headers["id"], received.headers["task"], received.headers["attempt"]) == (
+        task_id,
+        "complete",
+        2,
+    )
     assert (args, kwargs) == ([], {})
     assert embed["callbacks"][0]["task"] == "user.collect"
     assert (received.headers["eta"], received.headers["expires"]) == (None, None)

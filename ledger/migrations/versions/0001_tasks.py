@@ -75,9 +75,9 @@ CREATE TABLE attempts (
         CHECK (prompt_tokens >= 0 AND cached_tokens >= 0 AND completion_tokens >= 0
                AND cost_usd >= 0 AND reserved_usd >= 0)
 );
-COMMENT ON COLUMN attempts.passed_over IS '[[model, objection], ...]: why each candidate before it was not taken';
+COMMENT ON COLUMN attempts.passed_over IS '[[model, objection], ...]: why not each one before';
 COMMENT ON COLUMN attempts.cost_usd IS 'NULL: the price is unknown; 0: free';
-COMMENT ON COLUMN attempts.answer IS '{"message": ..., "finish_reason": ...}; NULL once retention has removed the text';
+COMMENT ON COLUMN attempts.answer IS '{"message": ..., "finish_reason": ...}; NULL once the text is removed';
 CREATE INDEX attempts_open ON attempts (queued_at) WHERE outcome IS NULL;
 CREATE INDEX attempts_by_finish ON attempts (finished_at) WHERE finished_at IS NOT NULL;
 

@@ -1,0 +1,226 @@
+"""What the durable path costs: against plain Celery on the same Redis, with no ledger, in the same run.
+
+The fleet writes every task and attempt to Postgres, with fsync on; plain Celery writes nothing but its
+result. Both have an AOF Redis (everysec), both run on this machine at the same time, one measured while
+the other is idle.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from redis import Redis
+
+from benchmarks.figures import Figure, report
+from config.settings import Settings, read_settings
+from ledger.migrate import migrate
+from workers import embedded
+
+ROOT = Path(__file__).parents[1]
+CATALOG = ROOT / "tests/catalogs/echo"
+
+HEAVY = ("litellm", "llama_cpp", "mlx", "psycopg")
+"""What a producer must not load."""
+
+
+PLAIN_WORKER = (
+    "--pool=prefork",
+    "-c2",
+    "-Qplain",
+    "--loglevel=ERROR",
+    "--without-gossip",
+    "--without-mingle",
+)
+
+
+@contextmanager
+def services() -> Iterator[Settings]:
+    """Start Redis and Postgres with their real durability, in a folder of their own."""
+    home = Path(tempfile.mkdtemp(prefix="fleet-", dir="/tmp"))
+    home.chmod(0o755)
+    os.environ |= {"FLEET_HOME": str(home), "FLEET_CONFIG": str(CATALOG), "FLEET_LOG_LEVEL": "warning"}
+    using = read_settings(os.environ)
+    try:
+        embedded.start_redis(home, using.sockets)
+        embedded.start_postgres(home, using.sockets)
+        migrate(using.database_url)
+        yield using
+    finally:
+        embedded.stop_redis(home, using.sockets)
+        embedded.stop_postgres(home, using.sockets)
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(using.sockets, ignore_errors=True)
+
+
+@contextmanager
+def processes(*commands: tuple[str, ...]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run Python processes, each in a process group of its own, and end them."""
+    running = [
+        subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, start_new_session=True)
+        for command in commands
+    ]
+    try:
+        yield running
+    finally:
+        for process in running:
+            os.killpg(process.pid, signal.SIGCONT)
+            process.terminate()
+        for process in running:
+            process.wait(30)
+
+
+def send_to_all(processes: list[subprocess.Popen[bytes]], sent: signal.Signals) -> None:
+    for process in processes:
+        os.killpg(process.pid, sent)
+
+
+def drain(
+    redis: "Redis[bytes]",
+    stopped: list[subprocess.Popen[bytes]],
+    enqueue: Callable[[int], object],
+    count: int,
+) -> float:
+    """Fill the queue while nobody works, let the workers go, and time until every result is there.
+
+    Returns:
+        Tasks per second.
+    """
+    before = results(redis)
+    send_to_all(stopped, signal.SIGSTOP)
+    for number in range(count):
+        enqueue(number)
+    send_to_all(stopped, signal.SIGCONT)
+    began = time.perf_counter()
+    end = began + 120
+    while results(redis) < before + count:
+        if time.perf_counter() > end:
+            message = f"only {results(redis) - before} of {count} tasks were done in 120 s"
+            raise TimeoutError(message)
+        time.sleep(0.005)
+    return count / (time.perf_counter() - began)
+
+
+def results(redis: "Redis[bytes]") -> int:
+    """Count the keys: every finished task leaves its result, and little else comes or goes."""
+    return redis.dbsize()
+
+
+def round_trips(ask: Callable[[], object], count: int) -> list[float]:
+    """Time single tasks from call to result, in milliseconds."""
+    times: list[float] = []
+    for _ in range(count):
+        began = time.perf_counter()
+        ask()
+        times.append((time.perf_counter() - began) * 1000)
+    return times
+
+
+def import_time(statement: str) -> float:
+    """Time a fresh interpreter that runs one statement, in milliseconds; the best of three."""
+    times: list[float] = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", statement], check=True, cwd=ROOT)
+        times.append((time.perf_counter() - began) * 1000)
+    return min(times)
+
+
+def loaded_by_a_producer() -> list[str]:
+    """Name the heavy modules that a producer loads; there should be none."""
+    code = (
+        "import sys; from workers import complete; complete.name; complete.s('x', profile='social');"
+        f"print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.split()
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, under 50 s")
+    quick = parser.parse_args().quick
+    count, rounds, trips = (1500, 1, 100) if quick else (5000, 3, 300)
+    import_rounds = 3 if quick else 7
+    imports = [
+        (import_time("import celery"), import_time("from workers import complete"))
+        for _ in range(import_rounds)
+    ]
+    import_celery, import_fleet = (statistics.median(column) for column in zip(*imports, strict=True))
+    heavy = loaded_by_a_producer()
+    with services() as using, Redis.from_url(using.redis_url) as redis:
+        from benchmarks.plain_app import echo  # noqa: PLC0415 - reads the settings that `services` made
+        from workers.tasks import complete  # noqa: PLC0415
+
+        with processes(
+            ("workers.cli", "dispatcher"),
+            ("workers.cli", "worker", "echo"),
+            ("celery", "-A", "benchmarks.plain_app", "worker", *PLAIN_WORKER),
+        ) as (dispatcher, worker, plain):
+            for _ in range(20):
+                complete.delay("warm", profile="social").get(timeout=60)
+                echo.delay("warm").get(timeout=60)
+            fleet_ms: list[float] = []
+            plain_ms: list[float] = []
+            for _ in range(5):
+                fleet_ms += round_trips(
+                    lambda: complete.delay("hello", profile="social").get(timeout=60), trips // 5
+                )
+                plain_ms += round_trips(lambda: echo.delay("hello").get(timeout=60), trips // 5)
+            fleet_rate: list[float] = []
+            plain_rate: list[float] = []
+            for _ in range(rounds):
+                plain_rate.append(drain(redis, [plain], lambda n: echo.delay(f"number {n}"), count))
+                fleet_rate.append(
+                    drain(
+                        redis,
+                        [dispatcher, worker],
+                        lambda n: complete.delay(f"number {n}", profile="social"),
+                        count,
+                    )
+                )
+            check_ledger(using, 20 + trips + rounds * count)
+    fleet_p50, plain_p50 = statistics.median(fleet_ms), statistics.median(plain_ms)
+    drained, plainly = statistics.median(fleet_rate), statistics.median(plain_rate)
+    report(
+        f"the durable path against plain Celery; {rounds} x {count} tasks, medians",
+        [
+            ("import celery", f"{import_celery:.0f} ms"),
+            ("from workers import complete", f"{import_fleet:.0f} ms"),
+            ("heavy modules in a producer", ", ".join(heavy) or "none"),
+            ("round trip p50, plain Celery", f"{plain_p50:.1f} ms"),
+            ("round trip p50, fleet", f"{fleet_p50:.1f} ms"),
+            ("drain, plain Celery prefork -c 2", f"{plainly:.0f} tasks/s"),
+            ("drain, fleet, all rows in Postgres", f"{drained:.0f} tasks/s"),
+        ],
+        [
+            Figure("pipeline.import_vs_celery", import_fleet / import_celery, 1.5, "x", is_ceiling=True),
+            Figure("pipeline.round_trip_vs_celery", fleet_p50 / plain_p50, 2.5, "x", is_ceiling=True),
+            Figure("pipeline.drain_vs_celery", drained / plainly, 0.5, "x"),
+        ],
+    )
+
+
+def check_ledger(using: Settings, expected: int) -> None:
+    """Make sure that every task that was timed is in the ledger."""
+    with psycopg.connect(using.database_url) as db:
+        row = db.execute("SELECT count(*) FROM tasks WHERE state = 'succeeded'").fetchone()
+    if row != (expected,):
+        message = f"the ledger has {row} tasks that succeeded, expected {expected}"
+        raise AssertionError(message)
+
+
+if __name__ == "__main__":
+    main()
