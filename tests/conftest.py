@@ -1,6 +1,7 @@
 """A real Redis and a real Postgres for every test: the embedded ones, in a folder of their own."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ def short_folder() -> Iterator[Callable[[], Path]]:
     made: list[Path] = []
 
     def make() -> Path:
-        made.append(Path(tempfile.mkdtemp(prefix="fleet-", dir="/tmp")))  # noqa: S108 - mkdtemp makes it private
+        made.append(Path(tempfile.mkdtemp(prefix="fleet-", dir="/tmp")))
         if os.geteuid() == 0:
             made[-1].chmod(0o755)  # Postgres runs as nobody, who has to pass
         return made[-1]
@@ -61,7 +62,7 @@ def redis(redis_url: str) -> Iterator[Redis]:
 @pytest.fixture(scope="session")
 def template_url(database_url: str) -> str:
     """Migrate a database once, for the tests to copy."""
-    from ledger.migrate import migrate  # noqa: PLC0415 - tests without a ledger do not wait for alembic
+    from ledger.migrate import migrate  # here: tests without a ledger do not wait for alembic
 
     with psycopg.connect(database_url, autocommit=True) as db:
         db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
@@ -78,14 +79,15 @@ def copy_names() -> Iterator[str]:
 @pytest.fixture
 def db_url(database_url: str, template_url: str, copy_names: Iterator[str]) -> Iterator[str]:
     """Give a migrated database of the test's own, copied in milliseconds."""
-    name, template = sql.Identifier(next(copy_names)), sql.Identifier(TEMPLATE)
+    copy = next(copy_names)
+    name, template = sql.Identifier(copy), sql.Identifier(TEMPLATE)
     with psycopg.connect(database_url, autocommit=True) as db:
         db.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(name, template))
-        yield database_named(name.as_string().strip('"'), database_url)
+        yield database_named(copy, template_url)
         # FORCE: what a failed test left connected must not fail the next one.
         db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
 def database_named(name: str, url: str) -> str:
     """Name another database of the same server."""
-    return url.replace("postgresql:///fleet?", f"postgresql:///{name}?", 1)
+    return re.sub(r"///\w+", f"///{name}", url, count=1)

@@ -8,7 +8,6 @@ import subprocess
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
 
 import psycopg
@@ -43,10 +42,10 @@ class Postgres(Service):
     def url(self) -> str:
         return f"postgresql:///{DATABASE}?host={quote(str(self.socket.parent), safe='/')}&user=postgres"
 
-    def command(self, log: IO[bytes]) -> list[str | Path]:
+    def command(self) -> list[str | Path]:
         binaries = self.binaries()
         if not self.data.exists():
-            self.initialise(binaries, log)
+            self.initialise(binaries)
         settings = [
             "listen_addresses=",
             # A failing row's DETAIL and STATEMENT hold what people wrote; the log must not.
@@ -94,32 +93,33 @@ class Postgres(Service):
             aside.rename(copy)
         return copy / package.name
 
-    def initialise(self, binaries: Path, log: IO[bytes]) -> None:
+    def initialise(self, binaries: Path) -> None:
         """Make the data folder aside, so that one which exists is always whole."""
         aside = self.data.with_suffix(".incomplete")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(mode=0o700)
         if self.run_as is not None:
             os.chown(aside, self.run_as, self.run_as)
-        began_at = log.seek(0, os.SEEK_END)
-        done = subprocess.run(
-            [
-                binaries / "initdb",
-                *("-D", aside, "--username=postgres", "--auth=trust", "--encoding=UTF8"),
-                # The same on every system, and lower('É') is 'é'.
-                *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
-                *([] if self.durable else ["--no-sync"]),
-            ],
-            check=False,
-            cwd="/",
-            env=SERVER_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            user=self.run_as,
-            group=self.run_as,
-            extra_groups=None if self.run_as is None else [],
-        )
+        with self.open(self.log) as log:
+            began_at = log.seek(0, os.SEEK_END)
+            done = subprocess.run(
+                [
+                    binaries / "initdb",
+                    *("-D", aside, "--username=postgres", "--auth=trust", "--encoding=UTF8"),
+                    # The same on every system, and lower('É') is 'é'.
+                    *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                    *([] if self.durable else ["--no-sync"]),
+                ],
+                check=False,
+                cwd="/",
+                env=SERVER_ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=self.run_as,
+                group=self.run_as,
+                extra_groups=None if self.run_as is None else [],
+            )
         if done.returncode != 0:
             raise self.refusal(
                 f"cannot make its data folder (initdb: status {done.returncode})",

@@ -4,7 +4,6 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 from platform import machine, system
-from typing import IO
 
 import redis
 from redis.backoff import NoBackoff
@@ -28,7 +27,7 @@ class Redis(Service):
     def url(self) -> str:
         return f"unix://{self.socket}"
 
-    def command(self, log: IO[bytes]) -> list[str | Path]:
+    def command(self) -> list[str | Path]:
         self.data.mkdir(mode=0o700, exist_ok=True)
         return [
             self.binary(),

@@ -91,7 +91,7 @@ class Service(ABC):
     def url(self) -> str: ...
 
     @abstractmethod
-    def command(self, log: IO[bytes]) -> list[str | Path]:
+    def command(self) -> list[str | Path]:
         """Get the data ready, if there is none yet, and name the program to run."""
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Service(ABC):
             was_running = not self.take(lock)
             if not was_running:
                 self.check_data()
-                command = self.command(log)
+                command = self.command()
                 self.clear_leftovers()
                 self.launch(command, lock, log)
         self.complete()
