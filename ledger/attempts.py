@@ -56,9 +56,9 @@ FINISH = """
     WITH ended AS (
         SELECT *
           FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[],
-                      %(outcome)s::text[], %(next_state)s::text[], %(prompt_tokens)s::int[], %(cached_tokens)s::int[], %(completion_tokens)s::int[],
-                      %(cost_usd)s::numeric[], %(first_token_s)s::real[], %(error)s::jsonb[],
-                      %(answer)s::jsonb[])
+                      %(outcome)s::text[], %(next_state)s::text[], %(prompt_tokens)s::int[],
+                      %(cached_tokens)s::int[], %(completion_tokens)s::int[], %(cost_usd)s::numeric[],
+                      %(first_token_s)s::real[], %(error)s::jsonb[], %(answer)s::jsonb[])
                AS ended (task_id, number, outcome, next_state, prompt_tokens, cached_tokens,
                          completion_tokens, cost_usd, first_token_s, error, answer)
     ), closed AS (

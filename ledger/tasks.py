@@ -18,8 +18,9 @@ ACCEPT = """
     SELECT id, CASE WHEN error IS NULL THEN 'held' ELSE 'failed' END, profile, focus, model, agent, priority,
            not_before, deadline, needs, request, envelope, CASE WHEN error IS NOT NULL THEN now() END, error
       FROM unnest(%(id)s::uuid[], %(profile)s::text[], %(focus)s::text[], %(model)s::text[],
-                  %(agent)s::text[], %(priority)s::smallint[], %(not_before)s::timestamptz[], %(deadline)s::timestamptz[],
-                  %(needs)s::jsonb[], %(request)s::jsonb[], %(envelope)s::jsonb[], %(error)s::jsonb[])
+                  %(agent)s::text[], %(priority)s::smallint[], %(not_before)s::timestamptz[],
+                  %(deadline)s::timestamptz[], %(needs)s::jsonb[], %(request)s::jsonb[],
+                  %(envelope)s::jsonb[], %(error)s::jsonb[])
            AS new (id, profile, focus, model, agent, priority, not_before, deadline, needs, request, envelope,
                    error)
         ON CONFLICT (id) DO NOTHING

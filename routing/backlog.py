@@ -29,7 +29,9 @@ class Backlog:
     """
 
     tasks: dict[UUID, Task] = field(default_factory=dict[UUID, Task])
-    by_kind: dict[tuple[object, ...], list[Rank]] = field(default_factory=dict[tuple[object, ...], list[Rank]])
+    by_kind: dict[tuple[object, ...], list[Rank]] = field(
+        default_factory=dict[tuple[object, ...], list[Rank]]
+    )
     not_before: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
     deadlines: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
 
@@ -67,23 +69,18 @@ class Backlog:
             decide: makes the plan; called again for the next task of a kind until it says `Wait`.
         """
         self.wake(now)
-        heads = [(ranks[0], kind) for kind, ranks in self.by_kind.items()]
-        order = [(head, number) for number, (head, _) in enumerate(heads)]
+        order = [rank(task) for kind in list(self.by_kind) if (task := self.head(kind))]
         heapq.heapify(order)
         while order:
-            _, number = heapq.heappop(order)
-            kind = heads[number][1]
-            task = self.head(kind)
-            if task is None:
-                continue
+            task = self.tasks[heapq.heappop(order)[3]]
             decision = decide(task)
             if isinstance(decision, Wait):
                 continue
-            heapq.heappop(self.by_kind[kind])
             del self.tasks[task.id]
             yield task, decision
-            if self.head(kind) is not None:
-                heapq.heappush(order, (self.by_kind[kind][0], number))
+            following = self.head(task.kind)
+            if following is not None:
+                heapq.heappush(order, rank(following))
 
     def next_moment(self) -> datetime | None:
         """Tell when the clock alone changes something: a task comes due or expires."""

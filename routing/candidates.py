@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from datetime import date
 
-from config.catalog import Catalog, Model
+from config.catalog import Catalog
+from config.models import Model
 from routing.task import Task
 
 

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from config.catalog import Catalog, Model
+from config.catalog import Catalog
+from config.models import TIERS, Model
 from routing.task import Task
 from routing.vitals import Vitals
-
-TIERS = ("local", "free", "paid")
-"""Cheapest first."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,7 @@ def plan(task: Task, candidates: Sequence[Model], catalog: Catalog, vitals: Vita
     return Wait(tuple(passed_over))
 
 
-def objection_to(
-    model: Model, task: Task, catalog: Catalog, vitals: Vitals, today: date
-) -> Objection | None:
+def objection_to(model: Model, task: Task, catalog: Catalog, vitals: Vitals, today: date) -> Objection | None:
     """Say why a model cannot take a task now; None: it can."""
     unfit = unfitness(model, task, catalog, today)
     if unfit is not None:
@@ -85,7 +81,9 @@ def objection_to(
     if not vitals.slots.get(model.queue):
         return Objection(f"no live worker on queue {model.queue}", is_final=False)
     if vitals.room(model.queue) <= 0:
-        return Objection(f"all {vitals.slots[model.queue]} slots of queue {model.queue} are taken", is_final=False)
+        return Objection(
+            f"all {vitals.slots[model.queue]} slots of queue {model.queue} are taken", is_final=False
+        )
     return None
 
 

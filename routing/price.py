@@ -3,7 +3,7 @@
 from datetime import date
 from decimal import Decimal
 
-from config.catalog import Model
+from config.models import Model
 
 MTOK = Decimal(1_000_000)
 NANODOLLAR = Decimal("1e-9")

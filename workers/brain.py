@@ -16,8 +16,9 @@ import structlog
 from celery import Celery
 from redis import Redis
 
-from config.catalog import Catalog, Model
+from config.catalog import Catalog
 from config.errors import UnknownNameError
+from config.models import Model
 from ledger import attempts, tasks, workers
 from ledger.attempts import Key, OpenAttempt
 from ledger.connect import Connection

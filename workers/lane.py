@@ -16,7 +16,8 @@ import structlog
 from celery.app.task import Context
 from celery.exceptions import Ignore
 
-from config.catalog import Catalog, Model
+from config.catalog import Catalog
+from config.models import Model
 from ledger import attempts, workers
 from ledger.attempts import Claim, Finish, Key
 from ledger.connect import Connection, connect

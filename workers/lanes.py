@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import click
 
-from config.catalog import Catalog, Model
+from config.catalog import Catalog
+from config.models import Model
 from workers.catalog import catalog
-from workers.model_files import absence_of
 
 ENGINE_OF = {"cpu": "llama", "echo": "echo"}
 """The engine behind each kind of worker."""
@@ -33,12 +33,21 @@ def report(lane: str, using: Catalog) -> LaneReport:
     models = [
         model for model in using.models.values() if model.engine == ENGINE_OF[lane] and model.kind == "chat"
     ]
-    why_not = {model.name: absence_of(model) for model in models}
+    why_not = {model.name: why_absent(model) for model in models}
     return LaneReport(
         lane,
         tuple(model for model in models if why_not[model.name] is None),
         tuple((name, why) for name, why in why_not.items() if why is not None),
     )
+
+
+def why_absent(model: Model) -> str | None:
+    """Say why a model cannot be served here; None: it can."""
+    if model.engine == "echo":
+        return None
+    from workers.model_files import absence_of  # noqa: PLC0415 - looks into caches, which echo has not
+
+    return absence_of(model)
 
 
 def run_worker(lane: str, *, slots: int | None, only: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """The libraries that run a model, each behind the same `Engine`; none is imported before it is needed."""
 
-from config.catalog import Model
+from config.models import Model
 from workers.engines.base import Engine
 from workers.engines.errors import ModelUnavailableError
 
@@ -17,7 +17,7 @@ def make_engine(model: Model, slots: int) -> Engine:
     if model.engine == "echo":
         from workers.engines.echo import EchoEngine  # noqa: PLC0415
 
-        return EchoEngine(model.name, slots=slots)
+        return EchoEngine(model.name, delay_s=float(model.upstream or 0), slots=slots)
     if model.engine == "llama":
         from workers.engines.llama import load  # noqa: PLC0415 - costs a second and needs its extra
 

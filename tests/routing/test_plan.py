@@ -1,0 +1,202 @@
+"""Decisions: which model, or why none."""
+
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.catalog import Catalog
+from config.profiles import Focus
+from routing.candidates import candidates
+from routing.plan import Plan, Refuse, Run, Wait, plan
+from routing.task import Needs, Task
+from routing.vitals import Vitals
+from tests.routing.made import NOW, TODAY, a_catalog, a_model, a_paid_model, a_profile, a_task
+
+LOCAL = a_model("qwen", engine="llama")
+STARTER = a_model("starter", engine="llama", max_output_tokens=512, context_tokens=2048)
+FREE = a_model("trinity", tier="free")
+PAID = a_paid_model("kimi", context_tokens=262_144)
+SOCIAL = a_profile("social", "trinity")
+PRIVATE = a_profile("private", "trinity", max_tier="local", fallbacks=("qwen",))
+CATALOG = a_catalog(
+    PAID,
+    FREE,
+    LOCAL,
+    STARTER,
+    profiles=(SOCIAL, PRIVATE),
+    focuses=(Focus(name="writer", model="trinity"),),
+    fallbacks=("trinity", "qwen"),
+    last_resort=("starter",),
+)
+
+EVERYTHING_UP = Vitals(slots={"paid": 4, "free": 4, "cpu.qwen": 1, "cpu.starter": 1})
+
+
+def names(task: Task, catalog: Catalog = CATALOG) -> list[str]:
+    return [model.name for model in candidates(task, catalog, TODAY)]
+
+
+def decide(task: Task, vitals: Vitals, catalog: Catalog = CATALOG) -> Plan:
+    return plan(task, candidates(task, catalog, TODAY), catalog, vitals, NOW)
+
+
+def why(decision: Plan) -> dict[str, str]:
+    return {model: objection.why for model, objection in decision.passed_over}
+
+
+@pytest.mark.parametrize(
+    ("asked", "first"),
+    [
+        ({"model": "qwen", "profile": "social", "focus": "writer"}, "qwen"),
+        ({"profile": "social"}, "trinity"),
+        ({"focus": "writer"}, "trinity"),
+        ({}, "kimi"),
+    ],
+)
+def test_the_callers_model_goes_before_the_profiles_and_the_focuses(asked: dict[str, str], first: str):
+    """Whoever names a model means it."""
+    assert names(a_task(**asked))[0] == first
+
+
+def test_candidates_are_listed_once_and_end_with_the_last_resort():
+    """A model that was tried must not come up again as a fallback of itself."""
+    assert names(a_task(profile="social")) == ["trinity", "qwen", "starter"]
+
+
+def test_a_retired_model_stands_for_its_successor():
+    """Model ids die; profiles that name them must not die with them."""
+    old = a_paid_model("old", retired_on=TODAY, successor="kimi")
+
+    assert names(a_task(model="old"), a_catalog(PAID, old)) == ["kimi"]
+
+
+def test_the_first_ready_candidate_runs():
+    """The order is the user's wish."""
+    decision = decide(a_task(profile="social"), EVERYTHING_UP)
+
+    assert decision == Run(FREE, ())
+
+
+def test_a_candidate_without_a_worker_is_passed_over_and_says_so():
+    """The Mac that was down, and nobody noticed."""
+    decision = decide(a_task(), Vitals(slots={"cpu.qwen": 1}))
+
+    assert isinstance(decision, Run)
+    assert decision.model == LOCAL
+    assert why(decision) == {
+        "kimi": "no live worker on queue paid",
+        "trinity": "no live worker on queue free",
+    }
+
+
+def test_a_task_waits_while_every_slot_is_taken():
+    """Bound at the last moment: until a slot is free the task can still change its mind."""
+    vitals = Vitals(slots={"cpu.qwen": 2}, open_attempts=Counter({"cpu.qwen": 2}))
+
+    decision = decide(a_task(model="qwen"), vitals)
+
+    assert isinstance(decision, Wait)
+    assert why(decision)["qwen"] == "all 2 slots of queue cpu.qwen are taken"
+
+
+def test_a_fast_worker_gets_work_ahead_and_a_slow_one_does_not():
+    """A worker that needs 2 ms must not wait for the brain; one that needs 5 s must not hoard tasks."""
+    busy = Counter({"cpu.qwen": 8})
+    fast = Vitals(slots={"cpu.qwen": 8}, open_attempts=busy, service_s={"cpu.qwen": 0.002})
+    slow = Vitals(slots={"cpu.qwen": 8}, open_attempts=busy, service_s={"cpu.qwen": 5.0})
+
+    assert fast.room("cpu.qwen") == 1000
+    assert slow.room("cpu.qwen") == 0
+
+
+def test_a_profile_bounded_to_local_models_never_leaves_the_house():
+    """`max_tier: local` is a promise about money and about privacy."""
+    everything_but_local = Vitals(slots={"paid": 4, "free": 4})
+
+    decision = decide(a_task(profile="private"), everything_but_local)
+
+    assert isinstance(decision, Wait)
+    assert why(decision)["trinity"] == "tier free is above the profile's max_tier local"
+
+
+def test_a_prompt_that_does_not_fit_goes_to_a_larger_model():
+    """A context overflow costs a call to find out."""
+    task = a_task(profile="social", needs=Needs(prompt_tokens=9000, max_tokens=100), model="qwen")
+
+    decision = decide(task, EVERYTHING_UP)
+
+    assert isinstance(decision, Refuse)
+    assert why(decision)["qwen"] == "needs up to 9100 tokens, its context has 8192"
+
+
+def test_a_model_with_a_short_answer_takes_a_task_that_would_allow_a_longer_one():
+    """max_tokens is a bound: the starter model may answer briefly where nothing else answers at all."""
+    task = a_task(needs=Needs(prompt_tokens=1000, max_tokens=8192))
+
+    decision = decide(task, Vitals(slots={"cpu.starter": 1}))
+
+    assert isinstance(decision, Run)
+    assert decision.model == STARTER
+
+
+def test_a_task_that_every_model_has_failed_is_refused_with_what_was_tried():
+    """Trying again what failed would burn money in a circle."""
+    task = a_task(model="qwen", tried=(("qwen", "broken"), ("trinity", "429"), ("starter", "nonsense")))
+
+    decision = decide(task, EVERYTHING_UP)
+
+    assert isinstance(decision, Refuse)
+    assert why(decision) == {"qwen": "tried: broken", "trinity": "tried: 429", "starter": "tried: nonsense"}
+
+
+tasks = st.builds(
+    a_task,
+    profile=st.sampled_from([None, "social", "private"]),
+    focus=st.sampled_from([None, "writer"]),
+    model=st.sampled_from([None, "kimi", "trinity", "qwen", "starter"]),
+    needs=st.builds(Needs, prompt_tokens=st.integers(0, 300_000), max_tokens=st.integers(1, 100_000)),
+    tried=st.lists(st.sampled_from([("kimi", "x"), ("qwen", "y"), ("trinity", "z")]), max_size=3).map(tuple),
+    accepted_at=st.integers(0, 1000).map(lambda s: NOW - timedelta(seconds=s)),
+)
+queues = ["paid", "free", "cpu.qwen", "cpu.starter"]
+vitals = st.builds(
+    Vitals,
+    slots=st.dictionaries(st.sampled_from(queues), st.integers(0, 8)),
+    open_attempts=st.dictionaries(st.sampled_from(queues), st.integers(0, 12)).map(Counter),
+    service_s=st.dictionaries(st.sampled_from(queues), st.floats(0, 100)),
+)
+
+
+@given(tasks, vitals)
+def test_every_task_gets_a_decision_with_a_reason_for_each_candidate(task: Task, vitals: Vitals):
+    """Total and explained: no exception, nobody passed over in silence, the same answer twice."""
+    decision = decide(task, vitals)
+
+    expected = names(task)
+    passed = [model for model, _ in decision.passed_over]
+    if isinstance(decision, Run):
+        assert expected[: len(passed) + 1] == [*passed, decision.model.name]
+        assert vitals.room(decision.model.queue) > 0
+    else:
+        assert passed == expected
+        assert isinstance(decision, Refuse) == all(
+            objection.is_final for _, objection in decision.passed_over
+        )
+    assert decide(task, vitals) == decision
+
+
+@given(st.lists(tasks, max_size=30), vitals)
+def test_placing_never_overfills_a_queue(waiting: list[Task], vitals: Vitals):
+    """N slots mean N, also within one batch of decisions."""
+    room = {queue: max(0, vitals.room(queue)) for queue in queues}
+    placed: Counter[str] = Counter()
+    for task in waiting:
+        decision = decide(task, vitals)
+        if isinstance(decision, Run):
+            vitals.started(decision.model.queue)
+            placed[decision.model.queue] += 1
+
+    assert all(placed[queue] <= room[queue] for queue in queues)
