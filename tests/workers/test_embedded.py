@@ -229,27 +229,34 @@ def test_a_stop_does_not_wait_for_clients(postgres_place: Place):
         assert postgres_place.stop()
 
 
-def test_a_stop_signals_no_pid_that_the_server_does_not_answer_to(postgres_place: Place):
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the same user that is none of the fleet's business."""
+    with subprocess.Popen(["sleep", "120"]) as process:
+        yield process
+        process.kill()
+
+
+def test_a_stop_signals_no_pid_that_the_server_does_not_answer_to(
+    postgres_place: Place, bystander: subprocess.Popen[bytes]
+):
     """After a crash the pid on disk may be anybody's, also that of the user's own work."""
     server = postgres_place.start()
     os.kill(server.pid, signal.SIGKILL)
-    bystander = subprocess.Popen(["sleep", "60"])
-    try:
-        record_pid(postgres_place.home, bystander.pid)
+    record_pid(postgres_place.home, bystander.pid)
 
-        postgres_place.stop()
+    postgres_place.stop()
 
-        assert bystander.poll() is None
-    finally:
-        bystander.kill()
-        bystander.wait()
+    assert bystander.poll() is None
 
 
-def test_a_pid_that_now_is_somebody_elses_does_not_stop_a_start(postgres_place: Place):
+def test_a_pid_that_now_is_somebody_elses_does_not_stop_a_start(
+    postgres_place: Place, bystander: subprocess.Popen[bytes]
+):
     """After a power cut Postgres finds a pid on disk, sees a process of that number and refuses to start."""
     postgres_place.start()
     postgres_place.stop()
-    record_pid(postgres_place.home, os.getpid())
+    record_pid(postgres_place.home, bystander.pid)
 
     assert not postgres_place.start().was_running
 
