@@ -1,11 +1,13 @@
 """What config refuses.
 
 ConfigError
-├── SettingsError   an environment variable holds what it cannot hold
-└── CatalogError    the YAML files have faults; all of them in one report
+├── SettingsError      an environment variable holds what it cannot hold
+├── CatalogError       the YAML files have faults; all of them in one report
+└── UnknownNameError   the catalog has no model, profile or focus of that name
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 
 class ConfigError(Exception):
@@ -35,3 +37,27 @@ class CatalogError(ConfigError):
     def __str__(self) -> str:
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         return "\n  ".join([f"the catalog has {count}:", *self.faults])
+
+
+class UnknownNameError(ConfigError):
+    """The catalog has no model, profile or focus of that name."""
+
+    def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(kind, name, list(known))
+        self.kind = kind
+        self.name = name
+        self.known = tuple(known)
+
+    @property
+    def closest(self) -> str | None:
+        """The known name that was probably meant; None: none is alike."""
+        return closest_of(self.name, self.known)
+
+    def __str__(self) -> str:
+        meant = f"did you mean {self.closest!r}? " if self.closest else ""
+        return f"no {self.kind} is named {self.name!r}; {meant}known: {', '.join(self.known) or 'none'}"
+
+
+def closest_of(name: str, known: Sequence[str]) -> str | None:
+    """Find the known name that is most like another one; None: none is alike."""
+    return next(iter(get_close_matches(name, known, n=1)), None)

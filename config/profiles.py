@@ -1,0 +1,57 @@
+"""profiles.yaml: the kinds of work, the personas, and the order in which models are tried."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from config.entry import Count, Entry, Name, Named, OwnName, Text
+from config.models import Tier
+
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+
+
+class Profile(Entry):
+    """A kind of work: the model for it, how it is asked, and how long it may wait."""
+
+    name: OwnName
+    description: Text | None = None
+    model: Name
+    fallbacks: tuple[Name, ...] | None = None
+    """Tried in this order after the model; None: those of the routing."""
+    temperature: Temperature
+    max_tokens: Count
+    system: Text | None = None
+    """Put before messages that have no system prompt of their own."""
+    prompt: Text
+    """What is asked where the caller gives no prompt."""
+    max_tier: Tier = "paid"
+    """Dearer models are passed over."""
+    patience_s: Annotated[int, Field(strict=True, ge=0)] = 60
+    """How long a task waits for a cheaper model before a dearer one is taken."""
+
+
+class Focus(Entry):
+    """An agent's persona; its model counts where the caller gave no profile."""
+
+    name: OwnName
+    model: Name
+    description: Text | None = None
+
+
+class Routing(Entry):
+    """What holds for tasks whose caller or profile says nothing else."""
+
+    primary: Name
+    fallbacks: tuple[Name, ...] = ()
+    last_resort: tuple[Name, ...] = ()
+    """Local models, taken when nothing else can be reached; the answer says which one it was."""
+    temperature: Temperature = 0.7
+    max_tokens: Count = 1024
+
+
+class ProfilesFile(Entry):
+    """profiles.yaml: the kinds of work, the personas, and the order in which models are tried."""
+
+    profiles: Annotated[dict[Name, Profile], Named]
+    focuses: Annotated[dict[Name, Focus], Named] = Field(default_factory=dict)
+    routing: Routing
