@@ -234,14 +234,16 @@ class Brain:
 
     def place(self, placed: Sequence[Placement]) -> None:
         """Write a batch of decisions, and publish them after the commit."""
-        queued = tasks.queue(self.db, placed, epoch=self.epoch)
-        moved = {attempt.task_id for attempt in queued}
-        for missing in placed:
-            if missing.task_id not in moved:
-                self.vitals.ended(missing.queue, None)
-        for attempt in queued:
+        moved = {attempt.task_id: attempt for attempt in tasks.queue(self.db, placed, epoch=self.epoch)}
+        queued: list[QueuedAttempt] = []
+        for each in placed:
+            attempt = moved.get(each.task_id)
+            if attempt is None:
+                self.vitals.ended(each.queue, None)
+                continue
             key = (attempt.task_id, attempt.number)
             self.open_attempts[key] = OpenAttempt(*key, attempt.model, attempt.queue)
+            queued.append(attempt)
         self.publish(queued)
         log.info("dispatched", tasks=len(queued), to=dict(Counter(attempt.model for attempt in queued)))
 

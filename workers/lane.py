@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from threading import Event, Lock, Thread
+from threading import BoundedSemaphore, Event, Lock, Thread
 from typing import Any
 from uuid import UUID
 
@@ -56,6 +56,7 @@ class Lane:
     loading: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
+        self.gates = {queue: BoundedSemaphore(slots) for queue, slots in self.slots.items()}
         self.claims_db = Reconnecting(self.database_url, "claims")
         self.ends_db = Reconnecting(self.database_url, "ends")
         self.claims = Batcher(self.claim_all, "claims")
@@ -175,15 +176,17 @@ def run_attempt(request: Context) -> dict[str, Any]:
     """
     lane = the_lane()
     key = attempt_key(request)
-    claim = lane.claims(key)
-    if claim is None:
-        log.info("dropped", task=str(key[0]), attempt=key[1], why="claimed before, cancelled or unknown")
-        raise Ignore
-    lane.running.add(key)
-    try:
-        return run(lane, claim)
-    finally:
-        lane.running.discard(key)
+    # Celery's threads are shared by all queues of this worker; the gate keeps each queue to its slots.
+    with lane.gates[request.delivery_info["routing_key"]]:
+        claim = lane.claims(key)
+        if claim is None:
+            log.info("dropped", task=str(key[0]), attempt=key[1], why="claimed before, cancelled or unknown")
+            raise Ignore
+        lane.running.add(key)
+        try:
+            return run(lane, claim)
+        finally:
+            lane.running.discard(key)
 
 
 def attempt_key(request: Context) -> Key:

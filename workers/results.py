@@ -18,8 +18,9 @@ logger = logging.getLogger(__name__)
 class LedgerBackedRedis(RedisBackend):
     """Redis results, completed from the ledger where Redis knows nothing."""
 
-    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
-        meta: dict[str, Any] = super()._get_task_meta_for(task_id)
+    def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's
+        """Tell what is known of a task; for those who ask, not for Celery before it stores a result."""
+        meta: dict[str, Any] = super().get_task_meta(task_id, cache)
         if meta["status"] != states.PENDING:
             return meta
         return self.meta_from_ledger(task_id) or meta

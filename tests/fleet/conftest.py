@@ -13,10 +13,11 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from config.settings import Settings, read_settings
+from config.settings import Settings, read_settings, settings
 from ledger.migrate import migrate
 from workers import embedded
 from workers.app import make_app
+from workers.catalog import catalog
 
 ROOT = Path(__file__).parents[2]
 ECHO_CATALOG = ROOT / "tests/catalogs/echo"
@@ -93,15 +94,20 @@ def wait_for(settings: Settings, query: str, value: object, *, timeout_s: float 
 
 
 @pytest.fixture(scope="session")
-def app(fleet: Settings) -> Celery:
-    """Point this process's `complete` at the fleet, as FLEET_HOME would have done."""
+def app(environment: dict[str, str], fleet: Settings) -> Iterator[Celery]:
+    """Point this process's `complete` at the fleet, as the environment does where it is set at the start."""
     from workers import app as module
-    from workers.tasks import complete
 
     made = make_app(fleet)
-    module.app.conf.update(broker_url=made.conf.broker_url, result_backend=made.conf.result_backend)
-    assert complete.app is module.app
-    return module.app
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FLEET_HOME", "FLEET_CONFIG"):
+            patch.setenv(name, environment[name])
+        settings.cache_clear()
+        catalog.cache_clear()
+        module.app.conf.update(broker_url=made.conf.broker_url, result_backend=made.conf.result_backend)
+        yield module.app
+    settings.cache_clear()
+    catalog.cache_clear()
 
 
 @pytest.fixture(scope="session")
