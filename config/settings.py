@@ -100,6 +100,12 @@ def key_from_environment(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def ollama_stores() -> tuple[Path, ...]:
+    """List the folders in which Ollama may keep models on this host: its user's, its service's."""
+    own = folder(os.environ, "OLLAMA_MODELS", default=Path.home() / ".ollama/models")
+    return own, Path("/usr/share/ollama/.ollama/models")
+
+
 def default_home(environ: Mapping[str, str]) -> Path:
     """Choose a folder for the fleet's data.
 

@@ -4,6 +4,7 @@ FleetError
 ├── InvalidCallError         `complete` was called with an argument that is not what it should be
 ├── PayloadTooLargeError     its arguments are larger than the fleet carries
 ├── UnreadableMessageError   a message on the queue `dispatch` is none of ours
+├── ModelFileError           a local model's file is not here and cannot be fetched
 └── EmbeddedServiceError     the embedded Redis or Postgres cannot be started or stopped
 """
 
@@ -61,3 +62,16 @@ class EmbeddedServiceError(FleetError):
 
     def __str__(self) -> str:
         return f"the embedded {self.name} {self.why}; {self.what_to_do}"
+
+
+class ModelFileError(FleetError):
+    """A local model's file is not here and cannot be fetched."""
+
+    def __init__(self, model: str, why: str, what_to_do: str) -> None:
+        super().__init__(model, why, what_to_do)
+        self.model = model
+        self.why = why
+        self.what_to_do = what_to_do
+
+    def __str__(self) -> str:
+        return f"{self.model} cannot be fetched: {self.why}; {self.what_to_do}"

@@ -17,6 +17,10 @@ class Request:
     max_tokens: int
     temperature: float
     top_p: float = 1.0
+    top_k: int = 40
+    """Only so many of the likeliest tokens are chosen from; 0: all. llama.cpp's default."""
+    min_p: float = 0.05
+    """Nor those with less than this share of the likeliest one's chance. llama.cpp's default."""
     stop: Sequence[str] = ()
     seed: int | None = None
     """None: a new one each time. The same seed, model and host give the same text."""

@@ -1,5 +1,7 @@
 """The text of an answer while it grows."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,7 +64,7 @@ def test_any_cut_into_pieces_gives_the_same_text(text: str, stop: list[str], dat
     """
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
     edges = [0, *cuts, len(text)]
-    pieces = [text[a:b].encode() for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [text[a:b].encode() for a, b in pairwise(edges)]
 
     seen = "".join(shown(pieces, stop))
 
