@@ -173,9 +173,9 @@ def test_a_task_that_expires_while_it_waits_fails_and_costs_nothing(fleet: Setti
 
 def test_a_priority_goes_before_another(fleet: Settings):
     """As on Redis, 0 goes first and 9 last; kombu has a list of its own for each."""
-    busy = [complete.apply_async((f"busy {n}",), {"model": "slow"}) for n in range(20)]
-    last = complete.apply_async(("last",), {"model": "slow"}, priority=9)
-    later = [complete.apply_async((f"later {n}",), {"model": "slow"}, priority=0) for n in range(10)]
+    busy = [complete.apply_async((f"busy {n}",), {"profile": "slow"}) for n in range(20)]
+    last = complete.apply_async(("last",), {"profile": "slow"}, priority=9)
+    later = [complete.apply_async((f"later {n}",), {"profile": "slow"}, priority=0) for n in range(10)]
     for result in [*busy, *later, last]:
         result.get(timeout=WAIT_S)
 
