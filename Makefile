@@ -34,6 +34,8 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 # uv takes the Python that it is told, and no environment that a shell happens to have active.
 export UV_PYTHON_DOWNLOADS := never
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+# --require-build-hashes is young; the uv that is pinned here has it.
+export UV_PREVIEW_FEATURES := build-dependency-hashes
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
