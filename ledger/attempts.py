@@ -84,10 +84,9 @@ FINISH = """
            error = CASE WHEN closed.next_state = 'failed' THEN closed.error END
       FROM closed
      WHERE tasks.id = closed.task_id
-    RETURNING closed.task_id, closed.number, closed.finished_at
+    RETURNING closed.task_id, closed.number, closed.finished_at,
+              (SELECT count(pg_notify(%(channel)s, ids)) FROM unnest(%(hints)s::text[]) AS hints (ids))
 """
-
-HINT = "SELECT pg_notify(%(channel)s, %(ids)s)"
 
 OPEN = """
     SELECT task_id, number, model, queue
@@ -198,22 +197,21 @@ def finish(db: Connection, ends: Sequence[Finish]) -> dict[Key, datetime]:
         "first_token_s": [end.first_token_s for end in ends],
         "error": [jsonb(end.error) for end in ends],
         "answer": [jsonb(end.answer) for end in ends],
+        "channel": CHANNEL,
+        "hints": hints([(end.task_id, end.number) for end in ends]),
     }
-    with db.transaction():
-        rows = db.execute(FINISH, columns).fetchall()
-        hint(db, [(end.task_id, end.number) for end in ends])
-    return {(task_id, number): finished_at for task_id, number, finished_at in rows}
+    rows = db.execute(FINISH, columns).fetchall()
+    return {(task_id, number): finished_at for task_id, number, finished_at, _ in rows}
 
 
-def hint(db: Connection, keys: Sequence[Key]) -> None:
-    """Tell the brain which attempts are worth a look once this transaction has committed."""
-    for start in range(0, len(keys), HINT_IDS):
-        ids = " ".join(f"{task_id}:{number}" for task_id, number in keys[start : start + HINT_IDS])
-        db.execute(HINT, {"channel": CHANNEL, "ids": ids})
+def hints(keys: Sequence[Key]) -> list[str]:
+    """Write notifications that tell the brain which attempts are worth a look."""
+    words = [f"{task_id}:{number}" for task_id, number in keys]
+    return [" ".join(words[start : start + HINT_IDS]) for start in range(0, len(words), HINT_IDS)]
 
 
 def hinted(payload: str) -> list[Key]:
-    """Read what `hint` wrote."""
+    """Read what `hints` wrote."""
     pairs = (word.split(":") for word in payload.split())
     return [(UUID(task_id), int(number)) for task_id, number in pairs]
 

@@ -1,5 +1,6 @@
 """Who is the brain: a lease with an epoch, held by one dispatcher at a time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg.rows import class_row
@@ -76,6 +77,18 @@ def check(db: Connection, epoch: int) -> None:
         NotLeadingError: another dispatcher took over.
     """
     if db.execute(STILL_LEADS, {"epoch": epoch}).fetchone() is None:
+        raise NotLeadingError(epoch)
+
+
+def made_sure(rows: Sequence[object], epoch: int) -> None:
+    """Read the answer of a statement that checks the epoch itself, in a CTE named `leads`.
+
+    Such a statement starts its answer from `leads`: without a row there, it has written nothing.
+
+    Raises:
+        NotLeadingError: another dispatcher took over.
+    """
+    if not rows:
         raise NotLeadingError(epoch)
 
 

@@ -13,18 +13,27 @@ from ledger import leadership
 from ledger.connect import Connection, jsonb
 
 ACCEPT = """
-    INSERT INTO tasks (id, state, profile, focus, model, agent, priority, not_before, deadline,
-                       needs, request, envelope, finished_at, error)
-    SELECT id, CASE WHEN error IS NULL THEN 'held' ELSE 'failed' END, profile, focus, model, agent, priority,
-           not_before, deadline, needs, request, envelope, CASE WHEN error IS NOT NULL THEN now() END, error
-      FROM unnest(%(id)s::uuid[], %(profile)s::text[], %(focus)s::text[], %(model)s::text[],
-                  %(agent)s::text[], %(priority)s::smallint[], %(not_before)s::timestamptz[],
-                  %(deadline)s::timestamptz[], %(needs)s::jsonb[], %(request)s::jsonb[],
-                  %(envelope)s::jsonb[], %(error)s::jsonb[])
-           AS new (id, profile, focus, model, agent, priority, not_before, deadline, needs, request, envelope,
-                   error)
-        ON CONFLICT (id) DO NOTHING
-    RETURNING id, accepted_at
+    WITH leads AS (
+        SELECT epoch FROM leadership WHERE epoch = %(epoch)s FOR SHARE
+    ), accepted AS (
+        INSERT INTO tasks (id, state, profile, focus, model, agent, priority, not_before, deadline,
+                           needs, request, envelope, finished_at, error)
+        SELECT id, CASE WHEN error IS NULL THEN 'held' ELSE 'failed' END, profile, focus, model, agent,
+               priority, not_before, deadline, needs, request, envelope,
+               CASE WHEN error IS NOT NULL THEN now() END, error
+          FROM leads,
+               unnest(%(id)s::uuid[], %(profile)s::text[], %(focus)s::text[], %(model)s::text[],
+                      %(agent)s::text[], %(priority)s::smallint[], %(not_before)s::timestamptz[],
+                      %(deadline)s::timestamptz[], %(needs)s::jsonb[], %(request)s::jsonb[],
+                      %(envelope)s::jsonb[], %(error)s::jsonb[])
+               AS new (id, profile, focus, model, agent, priority, not_before, deadline, needs, request,
+                       envelope, error)
+            ON CONFLICT (id) DO NOTHING
+        RETURNING id, accepted_at
+    )
+    SELECT accepted.id, accepted.accepted_at
+      FROM leads
+      LEFT JOIN accepted ON true
 """
 
 HELD = """
@@ -39,9 +48,12 @@ HELD = """
 """
 
 QUEUE = """
-    WITH planned AS (
-        SELECT *
-          FROM unnest(%(task_id)s::uuid[], %(model)s::text[], %(tier)s::text[], %(queue)s::text[],
+    WITH leads AS (
+        SELECT epoch FROM leadership WHERE epoch = %(epoch)s FOR SHARE
+    ), planned AS (
+        SELECT planned.*
+          FROM leads,
+               unnest(%(task_id)s::uuid[], %(model)s::text[], %(tier)s::text[], %(queue)s::text[],
                       %(passed_over)s::jsonb[], %(reserved_usd)s::numeric[])
                AS planned (task_id, model, tier, queue, passed_over, reserved_usd)
     ), moved AS (
@@ -58,8 +70,8 @@ QUEUE = """
           JOIN planned ON planned.task_id = moved.id
     )
     SELECT moved.id AS task_id, moved.number, moved.profile, planned.model, planned.queue, moved.envelope
-      FROM moved
-      JOIN planned ON planned.task_id = moved.id
+      FROM leads
+      LEFT JOIN (moved JOIN planned ON planned.task_id = moved.id) ON true
 """
 
 UNCLAIMED = """
@@ -211,6 +223,7 @@ def accept(db: Connection, new: Sequence[NewTask], *, epoch: int) -> dict[UUID, 
         NotLeadingError: nothing was inserted, another dispatcher leads.
     """
     columns = {
+        "epoch": epoch,
         "id": [task.id for task in new],
         "profile": [task.profile for task in new],
         "focus": [task.focus for task in new],
@@ -224,9 +237,9 @@ def accept(db: Connection, new: Sequence[NewTask], *, epoch: int) -> dict[UUID, 
         "envelope": [jsonb(task.envelope) for task in new],
         "error": [jsonb(task.error) for task in new],
     }
-    with db.transaction():
-        leadership.check(db, epoch)
-        return dict(db.execute(ACCEPT, columns).fetchall())
+    rows = db.execute(ACCEPT, columns).fetchall()
+    leadership.made_sure(rows, epoch)
+    return {task_id: accepted_at for task_id, accepted_at in rows if task_id is not None}
 
 
 def held(db: Connection, only: Iterable[UUID] | None = None) -> list[HeldTask]:
@@ -254,10 +267,10 @@ def queue(db: Connection, placements: Sequence[Placement], *, epoch: int) -> lis
         "passed_over": [jsonb(list(placement.passed_over)) for placement in placements],
         "reserved_usd": [placement.reserved_usd for placement in placements],
     }
-    with db.transaction():
-        leadership.check(db, epoch)
-        with db.cursor(row_factory=class_row(QueuedAttempt)) as cursor:
-            return cursor.execute(QUEUE, columns).fetchall()
+    with db.cursor(row_factory=class_row(QueuedAttempt)) as cursor:
+        rows = cursor.execute(QUEUE, columns).fetchall()
+    leadership.made_sure(rows, epoch)
+    return [row for row in rows if row.task_id is not None]
 
 
 def unclaimed(db: Connection) -> list[QueuedAttempt]:

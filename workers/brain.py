@@ -21,7 +21,7 @@ from config.errors import UnknownNameError
 from config.models import Model
 from ledger import attempts, tasks, workers
 from ledger.attempts import Key, OpenAttempt
-from ledger.connect import Connection
+from ledger.connect import Connection, commit_without_waiting, flush
 from ledger.tasks import EndedTask, HeldTask, NewTask, Placement, QueuedAttempt
 from routing.backlog import Backlog
 from routing.candidates import candidates
@@ -34,7 +34,7 @@ from workers.call import check_arguments
 from workers.callers import tell_cancelled, tell_failed
 from workers.errors import InvalidCallError, UnreadableMessageError
 from workers.failure import stored
-from workers.inbox import Inbox
+from workers.inbox import Batch, Inbox
 from workers.messages import Message, lane_message, read_message
 
 STALE_S = 10.0
@@ -69,6 +69,7 @@ class Brain:
 
         A message that was not lost is then there twice; the claim drops the second one.
         """
+        commit_without_waiting(self.db)
         self.backlog = Backlog()
         for row in tasks.held(self.db):
             self.backlog.add(task_of(row))
@@ -81,26 +82,47 @@ class Brain:
 
     def tick(self, hints: Iterable[str]) -> None:
         """Do all that there is to do now."""
-        self.accept()
+        batches, unusable = self.accept()
         self.learn(hints)
         self.expire()
         self.dispatch()
+        self.settle(batches, unusable)
 
-    def accept(self) -> None:
-        """Insert the tasks that arrived; what is committed leaves Redis."""
-        for batch in self.inbox.read():
+    def accept(self) -> tuple[list[Batch], list[NewTask]]:
+        """Insert the tasks that arrived.
+
+        Returns:
+            What may leave Redis once the rows are on disk, and the tasks that failed as they arrived.
+        """
+        batches = self.inbox.read()
+        unusable: list[NewTask] = []
+        for batch in batches:
             new = [task for task in map(self.new_task, batch.messages) if task is not None]
             accepted = self.insert(new)
-            self.inbox.trim(batch)
             for task in new:
-                accepted_at = accepted.get(task.id)
+                accepted_at = accepted.pop(task.id, None)
                 if accepted_at is None:
                     continue
                 if task.error is not None:
-                    tell_failed(self.app, EndedTask(task.id, task.envelope), task.error)
+                    unusable.append(task)
                 else:
                     self.backlog.add(task_of(held_form(task, accepted_at)))
-            log.info("accepted", tasks=len(accepted), read=len(batch.messages))
+            log.info("accepted", read=len(batch.messages))
+        return batches, unusable
+
+    def settle(self, batches: Sequence[Batch], unusable: Sequence[NewTask]) -> None:
+        """Make sure that what was accepted is on disk; only then it leaves Redis.
+
+        The dispatch does not wait for this: whoever claims an attempt waits for the disk himself, and so
+        for all that was committed before.
+        """
+        if not batches:
+            return
+        flush(self.db)
+        for batch in batches:
+            self.inbox.trim(batch)
+        for task in unusable:
+            tell_failed(self.app, EndedTask(task.id, task.envelope), task.error or {})
 
     def new_task(self, raw: bytes) -> NewTask | None:
         """Read a message; one that cannot be read is buried, and is None."""
@@ -258,13 +280,17 @@ class Brain:
 
     def fail(self, errors: dict[UUID, dict[str, Any]]) -> None:
         """End tasks that no model will run, and tell their callers."""
-        for ended in tasks.fail(self.db, errors, epoch=self.epoch):
+        failed = tasks.fail(self.db, errors, epoch=self.epoch)
+        flush(self.db)
+        for ended in failed:
             tell_failed(self.app, ended, errors[ended.id])
             log.warning("refused", task=str(ended.id), error=errors[ended.id]["type"])
 
     def cancel(self, ids: Sequence[UUID]) -> None:
         """Cancel the tasks that no worker has begun, and tell their callers."""
-        for ended in tasks.cancel(self.db, ids, epoch=self.epoch):
+        cancelled = tasks.cancel(self.db, ids, epoch=self.epoch)
+        flush(self.db)
+        for ended in cancelled:
             self.backlog.discard(ended.id)
             tell_cancelled(self.app, ended)
             log.info("cancelled", task=str(ended.id))

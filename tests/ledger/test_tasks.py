@@ -233,13 +233,16 @@ def test_a_cancelled_task_is_not_queued(db: Connection, epoch: int):
     assert tasks.queue(db, [a_placement(task.id)], epoch=epoch) == []
 
 
-def test_hints_carry_keys_of_any_number(db: Connection, db_url: str):
+def test_a_finish_tells_the_brain_however_many_ended(db: Connection, db_url: str, epoch: int):
     """A notification holds 8,000 bytes; a batch may be larger."""
-    keys = [(uuid4(), 1) for _ in range(400)]
+    new = [a_task() for _ in range(400)]
+    tasks.accept(db, new, epoch=epoch)
+    tasks.queue(db, [a_placement(task.id) for task in new], epoch=epoch)
+    keys = [(task.id, 1) for task in new]
+    attempts.claim(db, keys, worker="w", lease_s=LEASE_S)
     with connect(db_url, name="listener") as listener:
         listener.execute("LISTEN fleet")
-        with db.transaction():
-            attempts.hint(db, keys)
+        attempts.finish(db, [a_finish(task.id) for task in new])
         heard = [
             key
             for notice in listener.notifies(timeout=1, stop_after=3)
