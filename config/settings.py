@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from config.errors import SettingsError
 
@@ -100,6 +100,11 @@ def key_from_environment(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
+def has_key(name: str) -> bool:
+    """Tell whether a provider's key is set, without reading it out."""
+    return bool(os.environ.get(name))
+
+
 def ollama_stores() -> tuple[Path, ...]:
     """List the folders in which Ollama may keep models on this host: its user's, its service's."""
     own = folder(os.environ, "OLLAMA_MODELS", default=Path.home() / ".ollama/models")
@@ -161,4 +166,25 @@ def level(environ: Mapping[str, str]) -> str:
 def check_scheme(name: str, url: str | None, known: tuple[str, ...]) -> None:
     if url and urlsplit(url).scheme not in known:
         # The value is not repeated: a URL may carry a password.
-        raise SettingsError(name, f"{urlsplit(url).scheme or 'no scheme'}://...", " or ".join(f"{k}://" for k in known))
+        raise SettingsError(
+            name, f"{urlsplit(url).scheme or 'no scheme'}://...", " or ".join(f"{k}://" for k in known)
+        )
+
+
+def use_home(home: Path) -> None:
+    """Give this process, and those that it starts, a fleet of its own with embedded services."""
+    for name in ("FLEET_REDIS_URL", "FLEET_DATABASE_URL"):
+        os.environ.pop(name, None)
+    os.environ["FLEET_HOME"] = str(home)
+    settings.cache_clear()
+
+
+def without_password(url: str) -> str:
+    """Make a server's URL printable."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    name_of_user = user.partition(":")[0]
+    query = [f"{name}={value}" for name, value in parse_qsl(parts.query) if "password" not in name.lower()]
+    netloc = f"{name_of_user}@{host}" if name_of_user else host
+    # Put together by hand: urlunsplit drops the empty host of postgresql:///fleet.
+    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{'&'.join(query)}"

@@ -30,7 +30,7 @@ class Fleet(click.Group):
 @click.group(cls=Fleet, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="aria-fleet", prog_name="fleet")
 def main() -> None:
-    r"""Run language-model work in the background, on the cheapest model that will do.
+    """Run language-model work in the background, on the cheapest model that will do.
 
     \b
     Start here:
@@ -114,6 +114,126 @@ def worker(lane: str, slots: int | None, models: Sequence[str]) -> None:
 
     log_to_stderr(settings().log_level)
     run_worker(lane, slots=slots, only=models)
+
+
+@main.command()
+def up() -> None:
+    """Run everything that this host can: services, dispatcher, workers, beat and Flower.
+
+    Redis and Postgres are started here unless FLEET_REDIS_URL and FLEET_DATABASE_URL name yours. The
+    first screen says what runs where, and what is missing and why. Ctrl-C ends all of it; so does
+    `fleet down` in another terminal. A process that ends by itself is started again.
+
+    \b
+    Examples:
+      fleet up
+      FLEET_HOME=~/try fleet up                  another fleet, with data of its own
+      nohup fleet up > fleet.log &               without a terminal
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.up import up as run  # noqa: PLC0415
+
+    run(settings(), catalog(), Console())
+
+
+@main.command()
+def down() -> None:
+    """End the `fleet up` of this home, and what a crash left of one.
+
+    Workers finish the attempts that they run, for a minute at most. What waits is in Postgres and goes on
+    with the next `fleet up`.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.down import down as run  # noqa: PLC0415
+
+    run(settings(), Console())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
+def status(*, as_json: bool) -> None:
+    """Show who leads, who works and what waits.
+
+    The exit status is 0 if a dispatcher leads and a worker is there, else 1.
+
+    \b
+    Examples:
+      fleet status
+      fleet status --json | jq .tasks.held
+      until fleet status > /dev/null 2>&1; do sleep 1; done     wait until a fleet is up
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers import status as module  # noqa: PLC0415
+
+    found = module.status(settings())
+    if as_json:
+        click.echo(json.dumps(module.as_json(found), indent=2, default=str))
+    else:
+        module.show(Console(), found)
+    sys.exit(0 if found.is_serving else 1)
+
+
+@main.command()
+@click.argument("model")
+def pull(model: str) -> None:
+    """Fetch the file of a local MODEL, from where the catalog says that it comes.
+
+    Nothing is fetched that is on this host already. A running worker serves a new model after its next
+    start.
+
+    \b
+    Examples:
+      fleet pull smollm2                         the starter, 93 MB
+      FLEET_MODELS=/data/models fleet pull qwen3-local
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.pull import pull as run  # noqa: PLC0415
+
+    run(catalog().model(model), Console())
+
+
+@main.command()
+def demo() -> None:
+    """Run a task of every profile through a fleet that is made for it and removed afterwards.
+
+    It uses the starter model, which it fetches at first (93 MB), and touches no other fleet.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.demo import demo as run  # noqa: PLC0415
+
+    sys.exit(0 if run(Console()) else 1)
+
+
+@main.command()
+def beat() -> None:
+    """Run beat: it enqueues the tasks of schedule.yaml when they are due. Run one in a whole fleet."""
+    from workers.app import app  # noqa: PLC0415
+    from workers.beat import run_beat  # noqa: PLC0415
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.logs import log_to_stderr  # noqa: PLC0415
+
+    log_to_stderr(settings().log_level)
+    run_beat(app, catalog(), settings().home)
+
+
+@main.command()
+def flower() -> None:
+    """Run Flower: tasks and workers as pages, for the user `fleet`, on this machine only.
+
+    The password is FLEET_FLOWER_PASSWORD, or else what the first start wrote into `flower.password` in the
+    fleet's home. The port is FLEET_FLOWER_PORT, or 5555.
+    """
+    from workers.app import app  # noqa: PLC0415
+    from workers.flower import run_flower  # noqa: PLC0415
+
+    run_flower(app, settings())
 
 
 @main.group()

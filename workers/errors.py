@@ -4,8 +4,10 @@ FleetError
 ├── InvalidCallError         `complete` was called with an argument that is not what it should be
 ├── PayloadTooLargeError     its arguments are larger than the fleet carries
 ├── UnreadableMessageError   a message on the queue `dispatch` is none of ours
+├── EmbeddedServiceError     the embedded Redis or Postgres cannot be started or stopped
 ├── ModelFileError           a local model's file is not here and cannot be fetched
-└── EmbeddedServiceError     the embedded Redis or Postgres cannot be started or stopped
+├── FleetIsUpError           somebody keeps the fleet of this home up already
+└── NotThereError            a server, a port or a program that is needed cannot be used
 """
 
 
@@ -62,6 +64,33 @@ class EmbeddedServiceError(FleetError):
 
     def __str__(self) -> str:
         return f"the embedded {self.name} {self.why}; {self.what_to_do}"
+
+
+class FleetIsUpError(FleetError):
+    """Somebody keeps the fleet of this home up already."""
+
+    def __init__(self, pid: int, home: str) -> None:
+        super().__init__(pid, home)
+        self.pid = pid
+        self.home = home
+
+    def __str__(self) -> str:
+        return (
+            f"the fleet of {self.home} is up already (pid {self.pid}); `fleet status` shows it, `fleet down` "
+            "ends it, and another FLEET_HOME makes another fleet"
+        )
+
+
+class NotThereError(FleetError):
+    """A server, a port or a program that is needed cannot be used."""
+
+    def __init__(self, what: str, what_to_do: str) -> None:
+        super().__init__(what, what_to_do)
+        self.what = what
+        self.what_to_do = what_to_do
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.what_to_do}"
 
 
 class ModelFileError(FleetError):

@@ -1,0 +1,48 @@
+"""The Procfile: which processes make a fleet, and how this installation starts them."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from honcho.environ import parse_procfile
+
+PLACES = (Path(__file__).with_name("Procfile"), Path(__file__).parents[1] / "Procfile")
+"""In an installed wheel it is beside this module, in a clone at the root."""
+
+ECHO = {"worker-echo": "fleet worker echo"}
+"""The dry-run lane is not in the Procfile: without an echo model it ends, and honcho ends all with it."""
+
+Command = tuple[str, ...]
+
+
+def processes(lanes: Collection[str]) -> dict[str, Command]:
+    """List the processes of a host, as the Procfile orders them.
+
+    Args:
+        lanes: those that have a model on this host; workers of the others are left out.
+
+    Returns:
+        The command of each process, by its name.
+    """
+    place = next(place for place in PLACES if place.exists())
+    listed: dict[str, str] = {**parse_procfile(place.read_text()).processes, **ECHO}
+    return {
+        name: runnable(command)
+        for name, command in listed.items()
+        if not is_worker(name) or name.removeprefix("worker-") in lanes
+    }
+
+
+def is_worker(process: str) -> bool:
+    return process.startswith("worker-")
+
+
+def runnable(command: str) -> Command:
+    """Turn `fleet ...` into the `fleet` of this installation, which need not be on the PATH."""
+    program, *arguments = shlex.split(command)
+    if program != "fleet":
+        return (program, *arguments)
+    script = shutil.which("fleet", path=str(Path(sys.executable).parent))
+    return (script, *arguments) if script else (sys.executable, "-m", "workers.cli", *arguments)

@@ -1,0 +1,133 @@
+"""The first screen of `fleet up`: what runs where, what is missing and why, how to call it."""
+
+import socket
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from config.catalog import Catalog, Model
+from config.settings import Settings, has_key, without_password
+from workers import flower
+from workers.lanes import LaneReport
+
+PYTHON_CALL = (
+    """python -c 'from workers import complete; print(complete.delay(profile="social").get(timeout=120))'"""
+)
+SHELL_CALL = 'fleet complete "Write a haiku about queues" --profile creative'
+
+Row = tuple[str, str]
+
+
+def show(
+    console: Console,
+    settings: Settings,
+    catalog: Catalog,
+    lanes: Sequence[LaneReport],
+    *,
+    schema: str,
+    new_password: str | None,
+) -> None:
+    """Print the first screen."""
+    console.print()
+    console.print(
+        Text.assemble(("Aria Fleet ", "bold"), fleet_version(), " on ", socket.gethostname()), highlight=False
+    )
+    console.print()
+    print_rows(console, parts(settings, schema, new_password))
+    served = [(model, lane.lane) for lane in lanes for model in lane.models]
+    print_section(
+        console, "Served by this host", [(m.name, f"worker-{lane}, queue {m.queue}") for m, lane in served]
+    )
+    print_section(console, "Not served", list(missing(catalog, lanes)))
+    print_section(console, "Ask it, in another terminal", [("", SHELL_CALL), ("", PYTHON_CALL)])
+    print_section(console, "See it", [("", "fleet status"), ("", flower.url(settings))])
+    console.print("\nCtrl-C here, or `fleet down`, ends all of it.\n", highlight=False)
+
+
+def parts(settings: Settings, schema: str, new_password: str | None) -> Iterator[Row]:
+    """List the servers, without their passwords."""
+    yield "Home", str(settings.home)
+    yield "Redis", f"{place(is_embedded=settings.redis_is_embedded)} {without_password(settings.redis_url)}"
+    where = f"{place(is_embedded=settings.database_is_embedded)} {without_password(settings.database_url)}"
+    yield "Postgres", f"{where}, schema {schema}"
+    yield "Flower", f"{flower.url(settings)}, user {flower.USER}, {password_hint(settings, new_password)}"
+
+
+def place(*, is_embedded: bool) -> str:
+    return "embedded," if is_embedded else "yours,"
+
+
+def password_hint(settings: Settings, new_password: str | None) -> str:
+    if settings.flower_password:
+        return "password from FLEET_FLOWER_PASSWORD"
+    where = flower.password_file(settings)
+    return f"new password {new_password} (kept in {where})" if new_password else f"password in {where}"
+
+
+def missing(catalog: Catalog, lanes: Sequence[LaneReport]) -> Iterator[Row]:
+    """Say which models this host does not serve, why, and how to mend it."""
+    for lane in lanes:
+        yield from lane.missing
+    today = datetime.now(UTC).date()
+    others: dict[str, list[Model]] = defaultdict(list)
+    for model in catalog.models.values():
+        if not model.is_retired(today):
+            others[group_of(model)].append(model)
+    if "mlx" in others:
+        yield names(others["mlx"]), f"{why_no_mlx()}; the MLX lane is not part of this version yet"
+    for name, provider in catalog.providers.items():
+        if name in others:
+            key = provider.api_key_env
+            no_key = f"{key} is not set, and " if key and not has_key(key) else ""
+            yield names(others[name]), f"{no_key}cloud lanes are not part of this version yet"
+    if "embedding" in others:
+        yield names(others["embedding"]), "embeddings are not part of this version yet"
+
+
+def group_of(model: Model) -> str:
+    """Tell which reason a model shares with others for not being served."""
+    if model.kind == "embedding":
+        return "embedding"
+    return model.provider or model.engine
+
+
+def why_no_mlx() -> str:
+    return "MLX is not installed" if sys.platform == "darwin" else "MLX needs a Mac with Apple silicon"
+
+
+def names(models: Sequence[Model]) -> str:
+    return ", ".join(model.name for model in models)
+
+
+def fleet_version() -> str:
+    try:
+        return version("aria-fleet")
+    except PackageNotFoundError:
+        return "(a clone that is not installed)"
+
+
+def print_section(console: Console, title: str, rows: Sequence[Row]) -> None:
+    if rows:
+        console.print(f"\n[bold]{title}[/]")
+        print_rows(console, rows)
+
+
+def print_rows(console: Console, rows: Iterator[Row] | Sequence[Row]) -> None:
+    """Print names beside what is said of them, the longer names in lines of their own width."""
+    table = Table.grid(padding=(0, 2), pad_edge=True)
+    table.add_column(max_width=26, style="cyan")
+    table.add_column(overflow="fold")
+    rows = list(rows)
+    if not any(name for name, _ in rows):
+        for _, what in rows:
+            console.print(f"  {what}", soft_wrap=True, highlight=False, markup=False)
+        return
+    for name, what in rows:
+        table.add_row(name, Text(what))
+    console.print(table)
