@@ -1,0 +1,288 @@
+"""The brain's tick and the lane's run, in one process, on a real Redis and a real Postgres."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from celery import Celery
+from celery.app.task import Context
+from celery.exceptions import Ignore
+from redis import Redis
+
+from config.catalog import Catalog, load_catalog
+from config.settings import Settings, read_settings
+from ledger import attempts, leadership, tasks
+from ledger.connect import Connection, connect
+from ledger.errors import NotLeadingError
+from ledger.tasks import Fate
+from workers import lane as lanes
+from workers.app import make_app
+from workers.brain import Brain
+from workers.engines.errors import BadRequestError
+from workers.inbox import Inbox
+from workers.lane import Lane, run_attempt
+
+CATALOG = Path(__file__).parents[1] / "catalogs/echo"
+LEASE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return load_catalog(CATALOG)
+
+
+@pytest.fixture
+def settings(redis_url: str, db_url: str) -> Settings:
+    return read_settings({"FLEET_REDIS_URL": redis_url, "FLEET_DATABASE_URL": db_url})
+
+
+@pytest.fixture
+def app(settings: Settings) -> Celery:
+    return make_app(settings)
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Connection]:
+    with connect(db_url, name="test") as connection:
+        yield connection
+
+
+@pytest.fixture
+def brain(db: Connection, redis: Redis, app: Celery, catalog: Catalog) -> Brain:
+    epoch = leadership.take(db, "test", LEASE_S)
+    assert epoch is not None
+    return Brain(db, redis, app, catalog, epoch, Inbox(redis, "dispatch"))
+
+
+@pytest.fixture
+def lane(db_url: str, catalog: Catalog) -> Iterator[Lane]:
+    opened = Lane(db_url, catalog, "worker@test", {"echo.echo": 2, "echo.parrot": 2, "mlx.absent": 1})
+    lanes.open_lane = opened
+    yield opened
+    lanes.open_lane = None
+    opened.close()
+
+
+def send(app: Celery, prompt: Any = "hello", **kwargs: Any) -> UUID:
+    return UUID(app.send_task("complete", [prompt], {"profile": "social", **kwargs}, queue="dispatch").id)
+
+
+def wait_for_presence(brain: Brain) -> None:
+    for _ in range(200):
+        brain.look_at_workers()
+        if brain.vitals.slots:
+            return
+    pytest.fail("the lane did not show itself")
+
+
+def next_request(redis: Redis, queue: str) -> Context:
+    """Take a message off a lane, as Celery would."""
+    raw = redis.rpop(queue)
+    assert raw is not None, f"nothing on {queue}"
+    message = json.loads(raw)
+    return Context({**message["headers"], "delivery_info": message["properties"]["delivery_info"]})
+
+
+def fate_of(db: Connection, task_id: UUID) -> Fate:
+    return tasks.fates(db, [task_id])[0]
+
+
+def test_a_task_walks_through_brain_and_lane(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """The whole path, step by step, with nothing left in Redis that Postgres does not have."""
+    task_id = send(app)
+    wait_for_presence(brain)
+
+    brain.tick([])
+    left_in_redis = redis.llen("dispatch")
+    answer = run_attempt(next_request(redis, "echo.echo"))
+
+    assert left_in_redis == 0
+    assert answer["choices"][0]["message"]["content"] == "hello"
+    assert fate_of(db, task_id).state == "succeeded"
+
+
+def test_a_failed_model_sends_the_task_to_the_next_one(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """No engine for that model on this host: the next candidate answers, and the books tell of both."""
+    task_id = send(app, model="absent")
+    wait_for_presence(brain)
+    brain.tick([])
+    with pytest.raises(Ignore):
+        run_attempt(next_request(redis, "mlx.absent"))
+    after_failure = fate_of(db, task_id)
+
+    brain.tick(attempts.hints([(task_id, 1)]))
+    answer = run_attempt(next_request(redis, "echo.echo"))
+
+    assert after_failure.state == "held"
+    assert answer["fleet"]["attempts"] == 2
+    passed_over = db.execute(
+        "SELECT passed_over FROM attempts WHERE task_id = %s AND number = 2", [task_id]
+    ).fetchone()
+    assert passed_over is not None
+    assert passed_over[0][0][0] == "absent"
+    assert "no engine 'mlx'" in passed_over[0][0][1]
+
+
+def test_a_request_that_no_model_can_answer_is_not_shopped_around(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """A malformed request fails once; trying it on every model would be paid for every time."""
+    picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
+    result = app.send_task("complete", [], {"messages": [picture], "profile": "social"}, queue="dispatch")
+    wait_for_presence(brain)
+    brain.tick([])
+
+    with pytest.raises(BadRequestError):
+        run_attempt(next_request(redis, "echo.echo"))
+
+    assert fate_of(db, UUID(result.id)).state == "failed"
+
+
+def test_a_message_delivered_twice_runs_once(brain: Brain, lane: Lane, app: Celery, redis: Redis):
+    """The claim, not Celery's ack, is the acknowledgement."""
+    send(app)
+    wait_for_presence(brain)
+    brain.tick([])
+    request = next_request(redis, "echo.echo")
+    run_attempt(request)
+
+    with pytest.raises(Ignore):
+        run_attempt(request)
+
+
+def test_a_task_sent_past_the_dispatcher_is_not_run(lane: Lane):
+    """Without a row there is no attempt, no cost, no trace."""
+    request = Context({"id": str(uuid4()), "delivery_info": {"routing_key": "echo.echo"}})
+
+    with pytest.raises(Ignore):
+        run_attempt(request)
+
+
+def test_a_new_brain_takes_up_where_the_old_one_was_killed(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """Killed between commit and publish: the message was never sent, the row says so."""
+    held = send(app, profile="nowhere")
+    queued = send(app)
+    wait_for_presence(brain)
+    brain.tick([])
+    redis.delete("echo.echo")
+    successor = replace(brain, epoch=next_epoch(brain))
+
+    successor.rebuild()
+
+    assert held in successor.backlog.tasks
+    assert list(successor.open_attempts) == [(queued, 1)]
+    assert run_attempt(next_request(redis, "echo.echo"))["id"] == f"chatcmpl-{queued}"
+
+
+def test_a_brain_that_was_paused_writes_nothing(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """Two brains would place one task twice."""
+    wait_for_presence(brain)
+    next_epoch(brain)
+    task_id = send(app)
+
+    with pytest.raises(NotLeadingError):
+        brain.tick([])
+
+    assert tasks.fates(db, [task_id]) == []
+    assert redis.llen("dispatch") == 1, "the message is still there for the brain that leads"
+
+
+def test_flushing_redis_loses_no_accepted_task(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """Postgres is the truth; what was on its way to a lane is published again by the next rebuild."""
+    task_id = send(app)
+    wait_for_presence(brain)
+    brain.tick([])
+    redis.flushall()
+
+    brain.rebuild()
+    run_attempt(next_request(redis, "echo.echo"))
+
+    assert fate_of(db, task_id).state == "succeeded"
+
+
+def test_one_task_that_postgres_cannot_keep_does_not_hold_up_the_others(
+    brain: Brain, app: Celery, redis: Redis
+):
+    """A lone surrogate in a callback passes every check of arguments and breaks the insert."""
+    bad = app.signature("user.collect", args=["\ud800"], app=app)
+    app.send_task("complete", ["x"], {"profile": "social"}, queue="dispatch", link=bad)
+    good = send(app)
+
+    brain.tick([])
+
+    assert good in brain.backlog.tasks
+    assert redis.llen("dispatch") == 0
+    assert b"Postgres cannot keep it" in redis.lindex("dispatch.dead", 0)
+
+
+def test_finished_attempts_free_their_slots_without_a_hint(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """Notifications are hints; one that was lost must not cost a slot for ever."""
+    send(app)
+    wait_for_presence(brain)
+    brain.tick([])
+    run_attempt(next_request(redis, "echo.echo"))
+    brain.polled_at = float("-inf")
+
+    brain.tick([])
+
+    assert brain.open_attempts == {}
+    assert brain.vitals.open_attempts["echo.echo"] == 0
+
+
+def test_a_dead_workers_slots_are_not_counted_on(brain: Brain, lane: Lane, db: Connection):
+    """The Mac that went to sleep."""
+    wait_for_presence(brain)
+    lane.closing.set()
+    lane.beat.join()
+    db.execute(
+        "INSERT INTO workers (name, host, pid, slots, seen_at) VALUES ('w', 'mac', 1, '{\"q\": 1}', now() - interval '1 minute')"
+    )
+
+    brain.look_at_workers()
+
+    assert brain.vitals.slots == {}
+
+
+def test_a_lane_keeps_its_leases_fresh(lane: Lane, brain: Brain, app: Celery, redis: Redis, db: Connection):
+    """A long answer must not be taken for a dead worker's."""
+    task_id = send(app)
+    wait_for_presence(brain)
+    brain.tick([])
+    claim = lane.claims((task_id, 1))
+    assert claim is not None
+    db.execute("UPDATE attempts SET lease_until = now() WHERE task_id = %s", [task_id])
+    lane.running.add((task_id, 1))
+
+    for _ in range(100):
+        lane.closing.wait(0.1)
+        row = db.execute("SELECT lease_until > now() FROM attempts WHERE task_id = %s", [task_id]).fetchone()
+        if row == (True,):
+            break
+
+    assert row == (True,)
+
+
+def next_epoch(brain: Brain) -> int:
+    """Let another dispatcher take over."""
+    with psycopg.connect(brain.db.info.dsn, autocommit=True) as other:
+        leadership.resign(other, brain.epoch)
+        epoch = leadership.take(other, "another", LEASE_S)
+    assert epoch is not None
+    return epoch
