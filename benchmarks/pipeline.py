@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ PLAIN_WORKER = (
 
 
 @contextmanager
-def services() -> Iterator[Settings]:
+def services() -> Generator[Settings]:
     """Start Redis and Postgres with their real durability, in a folder of their own."""
     home = Path(tempfile.mkdtemp(prefix="fleet-", dir="/tmp"))
     home.chmod(0o755)
@@ -63,7 +63,7 @@ def services() -> Iterator[Settings]:
 
 
 @contextmanager
-def processes(*commands: tuple[str, ...]) -> Iterator[list[subprocess.Popen[bytes]]]:
+def processes(*commands: tuple[str, ...]) -> Generator[list[subprocess.Popen[bytes]]]:
     """Run Python processes, each in a process group of its own, and end them."""
     running = [
         subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, start_new_session=True)
@@ -85,7 +85,7 @@ def send_to_all(processes: list[subprocess.Popen[bytes]], sent: signal.Signals) 
 
 
 def drain(
-    redis: "Redis[bytes]",
+    redis: Redis,
     stopped: list[subprocess.Popen[bytes]],
     enqueue: Callable[[int], object],
     count: int,
@@ -110,7 +110,7 @@ def drain(
     return count / (time.perf_counter() - began)
 
 
-def results(redis: "Redis[bytes]") -> int:
+def results(redis: Redis) -> int:
     """Count the keys: every finished task leaves its result, and little else comes or goes."""
     return redis.dbsize()
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -56,4 +57,4 @@ def flush(db: Connection) -> None:
 
 def jsonb(value: object) -> Any:  # noqa: ANN401 - psycopg's adapter type is generic over what it dumps
     """Mark a value as one that the column keeps as jsonb; None stays NULL."""
-    return None if value is None else psycopg.types.json.Jsonb(value)
+    return None if value is None else Jsonb(value)

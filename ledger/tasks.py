@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from psycopg.rows import class_row
+from psycopg.rows import class_row, dict_row
 
 from ledger import leadership
 from ledger.connect import Connection, jsonb
@@ -267,10 +267,10 @@ def queue(db: Connection, placements: Sequence[Placement], *, epoch: int) -> lis
         "passed_over": [jsonb(list(placement.passed_over)) for placement in placements],
         "reserved_usd": [placement.reserved_usd for placement in placements],
     }
-    with db.cursor(row_factory=class_row(QueuedAttempt)) as cursor:
+    with db.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(QUEUE, columns).fetchall()
     leadership.made_sure(rows, epoch)
-    return [row for row in rows if row.task_id is not None]
+    return [QueuedAttempt(**row) for row in rows if row["task_id"] is not None]
 
 
 def unclaimed(db: Connection) -> list[QueuedAttempt]:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -54,7 +55,7 @@ class Brain:
     """The one that decides, with the picture it decides on."""
 
     db: Connection
-    redis: "Redis[bytes]"
+    redis: Redis
     app: Celery
     catalog: Catalog
     epoch: int
@@ -349,7 +350,7 @@ def placement(task: Task, decision: Run, now: datetime) -> Placement:
         tier=model.tier,
         queue=model.queue,
         passed_over=objections(decision.passed_over),
-        reserved_usd=worst or 0,
+        reserved_usd=worst or Decimal(0),
     )
 
 

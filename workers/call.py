@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from inspect import signature
-from typing import Any
+from typing import Any, TypeGuard
 
 from config.catalog import Catalog
 from routing.tokens import estimate_tokens
@@ -166,7 +166,7 @@ def prompt_text(prompt: object) -> str:
     raise InvalidCallError("prompt", f"a string, got {kind(prompt)}")
 
 
-def is_completion(value: object) -> bool:
+def is_completion(value: object) -> TypeGuard[Mapping[str, Any]]:
     """Recognise what `complete` itself returns."""
     return (
         isinstance(value, Mapping) and value.get("object") == "chat.completion" and bool(value.get("choices"))

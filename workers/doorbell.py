@@ -19,7 +19,7 @@ class Doorbell:
     `BLMOVE list list RIGHT RIGHT` blocks until the list has an element and puts it back where it was.
     """
 
-    def __init__(self, redis: "Redis[bytes]", lists: Sequence[str], listener: Connection) -> None:
+    def __init__(self, redis: Redis, lists: Sequence[str], listener: Connection) -> None:
         """Start to listen.
 
         Args:
@@ -64,7 +64,7 @@ class Doorbell:
     def close(self) -> None:
         """Stop to listen; the lists are as they were."""
         for connection in self.armed.values():
-            self.selector.unregister(connection._sock)  # noqa: SLF001
+            self.selector.unregister(socket_of(connection))
             connection.disconnect()
             self.pool.release(connection)
         self.armed.clear()
@@ -75,14 +75,18 @@ class Doorbell:
     def arm(self, name: str) -> None:
         connection = self.pool.get_connection()
         connection.send_command("BLMOVE", name, name, "RIGHT", "RIGHT", 0)
-        # redis-py offers no file descriptor to wait on together with others.
-        self.selector.register(connection._sock, selectors.EVENT_READ, name)  # noqa: SLF001
+        self.selector.register(socket_of(connection), selectors.EVENT_READ, name)
         self.armed[name] = connection
 
     def disarm(self, name: str) -> None:
         connection = self.armed.pop(name)
-        self.selector.unregister(connection._sock)  # noqa: SLF001
+        self.selector.unregister(socket_of(connection))
         try:
             connection.read_response()
         finally:
             self.pool.release(connection)
+
+
+def socket_of(connection: Any) -> socket.socket:  # noqa: ANN401 - redis-py's, of several kinds
+    """Get at what can be waited on together with others; redis-py offers no way of its own."""
+    return connection._sock  # noqa: SLF001

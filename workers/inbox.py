@@ -46,7 +46,7 @@ class Batch:
 class Inbox:
     """The messages of a queue that nobody has accepted yet."""
 
-    def __init__(self, redis: "Redis[bytes]", queue: str) -> None:
+    def __init__(self, redis: Redis, queue: str) -> None:
         self.redis = redis
         self.lists = lists_of(queue)
         self.dead_letters = f"{queue}.dead"

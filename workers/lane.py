@@ -177,7 +177,7 @@ def run_attempt(request: Context) -> dict[str, Any]:
     lane = the_lane()
     key = attempt_key(request)
     # Celery's threads are shared by all queues of this worker; the gate keeps each queue to its slots.
-    with lane.gates[request.delivery_info["routing_key"]]:
+    with lane.gates[queue_of(request)]:
         claim = lane.claims(key)
         if claim is None:
             log.info("dropped", task=str(key[0]), attempt=key[1], why="claimed before, cancelled or unknown")
@@ -187,6 +187,11 @@ def run_attempt(request: Context) -> dict[str, Any]:
             return run(lane, claim)
         finally:
             lane.running.discard(key)
+
+
+def queue_of(request: Context) -> str:
+    """Read which queue a message came from."""
+    return (request.delivery_info or {})["routing_key"]
 
 
 def attempt_key(request: Context) -> Key:

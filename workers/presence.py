@@ -40,4 +40,4 @@ class OpenLane(bootsteps.StartStopStep):
 
 def make_lane_worker(app: Celery) -> None:
     """Let the workers of an app open a lane."""
-    app.steps["worker"].add(OpenLane)
+    app.steps["worker"].add(OpenLane)  # pyright: ignore[reportOptionalSubscript] - set by the time an app exists

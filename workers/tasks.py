@@ -19,7 +19,7 @@ class CheckedTask(Task):
 
     queue = DISPATCH_QUEUE
 
-    def apply_async(
+    def apply_async(  # pyright: ignore[reportIncompatibleMethodOverride] - Celery's options travel in `options`
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -23,14 +24,13 @@ ROOT = Path(__file__).parents[2]
 ECHO_CATALOG = ROOT / "tests/catalogs/echo"
 
 
-@pytest.fixture(scope="session")
-def environment(short_folder: Callable[[], Path]) -> Iterator[dict[str, str]]:
-    """Start Redis and a migrated Postgres, and give the environment in which a fleet finds them."""
-    home = short_folder()
+@contextmanager
+def servers(home: Path, config: Path) -> Generator[dict[str, str]]:
+    """Run Redis and a migrated Postgres, and give the environment in which a fleet finds them."""
     environment = {
         **os.environ,
         "FLEET_HOME": str(home),
-        "FLEET_CONFIG": str(ECHO_CATALOG),
+        "FLEET_CONFIG": str(config),
         "PYTHONPATH": str(ROOT),
     }
     for name in ("FLEET_REDIS_URL", "FLEET_DATABASE_URL"):
@@ -45,12 +45,19 @@ def environment(short_folder: Callable[[], Path]) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
+def environment(short_folder: Callable[[], Path]) -> Iterator[dict[str, str]]:
+    """Give the environment of a fleet with a catalog made for tests."""
+    with servers(short_folder(), ECHO_CATALOG) as environment:
+        yield environment
+
+
+@pytest.fixture(scope="session")
 def fleet_settings(environment: dict[str, str]) -> Settings:
     return read_settings(environment)
 
 
 @contextmanager
-def process(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(environment: dict[str, str], *arguments: str) -> Generator[subprocess.Popen[bytes]]:
     """Run a Python process and end it, by force if it does not go."""
     running = subprocess.Popen([sys.executable, "-m", *arguments], env=environment, cwd=ROOT)
     try:
@@ -79,7 +86,7 @@ def fleet(environment: dict[str, str], fleet_settings: Settings) -> Iterator[Set
         yield fleet_settings
 
 
-def wait_for(settings: Settings, query: str, value: object, *, timeout_s: float = 30) -> None:
+def wait_for(settings: Settings, query: LiteralString, value: object, *, timeout_s: float = 30) -> None:
     """Wait until a query answers a value."""
     end = time.monotonic() + timeout_s
     found = None
@@ -125,7 +132,7 @@ def seen(fleet: Settings) -> Iterator[Callable[[str], Sequence[str]]]:
         def read(contains: str, timeout_s: float = 10) -> Sequence[str]:
             end = time.monotonic() + timeout_s
             while time.monotonic() < end:
-                found = [line for line in redis.lrange("seen", 0, -1) if contains in line]
+                found = [line for line in map(str, redis.lrange("seen", 0, -1)) if contains in line]
                 if found:
                     return found
                 time.sleep(0.02)

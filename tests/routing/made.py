@@ -46,12 +46,13 @@ def a_profile(name: str, model: str, **fields: Any) -> Profile:
 def a_catalog(
     *models: Model, profiles: tuple[Profile, ...] = (), focuses: tuple[Focus, ...] = (), **routing: Any
 ) -> Catalog:
+    known: dict[str, Any] = {"primary": models[0].name, **routing}
     return Catalog(
         providers={},
         models={model.name: model for model in models},
         profiles={profile.name: profile for profile in profiles},
         focuses={focus.name: focus for focus in focuses},
-        routing=Routing(**{"primary": models[0].name, **routing}),
+        routing=Routing(**known),
         schedule={},
     )
 

@@ -4,11 +4,12 @@ import json
 import time
 from collections.abc import Iterator
 from threading import Thread
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from celery import Celery
-from kombu import Connection as Broker
+from kombu.connection import Connection as Broker
 from redis import Redis
 
 from ledger.connect import connect
@@ -35,7 +36,7 @@ def inbox(redis: Redis) -> Inbox:
     return Inbox(redis, "dispatch")
 
 
-def send(caller: Celery, prompt: str = "hello", **options: object) -> str:
+def send(caller: Celery, prompt: str = "hello", **options: Any) -> str:
     return caller.send_task("complete", [prompt], {"profile": "social"}, queue="dispatch", **options).id
 
 
@@ -133,17 +134,29 @@ def test_a_long_list_is_read_in_batches_oldest_first(inbox: Inbox, redis: Redis)
     assert inbox.read()[0].messages[0] == f"m{MOST_AT_ONCE}".encode()
 
 
+def a_message(*, content_type: str = "application/json", body: str = "[[], {}, {}]", **headers: str) -> bytes:
+    return json.dumps(
+        {
+            "headers": {"task": "complete", "id": str(uuid4()), **headers},
+            "properties": {},
+            "body": body,
+            "content-type": content_type,
+        }
+    ).encode()
+
+
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
         (b"rubble", "JSONDecodeError"),
         (b"[]", "TypeError"),
         (b"{}", "no headers"),
-        (json.dumps({"headers": {}, "properties": {}, "body": "", "content-type": "application/x-python-serialize"}).encode(), "application/json"),
-        (json.dumps({"headers": {}, "properties": {}, "body": "{}", "content-type": "application/json"}).encode(), "args, kwargs and embed"),
-        (json.dumps({"headers": {"task": "complete", "id": "7"}, "properties": {}, "body": "[[], {}, {}]", "content-type": "application/json"}).encode(), "UUID"),
+        (a_message(content_type="application/x-python-serialize"), "application/json"),
+        (a_message(body="{}"), "args, kwargs and embed"),
+        (a_message(task="shell"), "expected one of complete"),
+        (a_message(id="7"), "UUID"),
     ],
-)  # fmt: skip
+)
 def test_an_unreadable_message_says_why(raw: bytes, why: str):
     """The reason is all that the person who looks into the dead letters has."""
     with pytest.raises(UnreadableMessageError, match=why):
