@@ -29,13 +29,19 @@ class OpenLane(bootsteps.StartStopStep):
         )
         log.info("serving", queues=queues, slots_each=each)
 
-    def stop(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's WorkController
+    def stop(self, parent: Any) -> None:  # noqa: ANN401 - Celery's WorkController
+        """Close the lane once what runs has ended: an attempt needs it to record its answer.
+
+        Celery stops this step before the pool, because it started after it.
+        """
+        parent.pool.stop()
+        self.terminate(parent)
+
+    def terminate(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's WorkController
         """Close the lane: the brain sends no more."""
         if lane.open_lane is not None:
             lane.open_lane.close()
             lane.open_lane = None
-
-    terminate = stop
 
 
 def make_lane_worker(app: Celery) -> None:
