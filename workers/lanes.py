@@ -2,6 +2,7 @@
 
 import os
 import socket
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,13 +64,18 @@ def run_worker(lane: str, *, slots: int | None, only: Sequence[str]) -> None:
         message = f"no model to serve on this host\n  {missing}"
         raise click.ClickException(message)
 
-    from workers.app import app  # noqa: PLC0415 - the check above answers without Celery
+    from celery.platforms import SecurityWarning  # noqa: PLC0415 - the check above answers without Celery
+
+    from workers.app import app  # noqa: PLC0415
     from workers.presence import make_lane_worker  # noqa: PLC0415
 
     make_lane_worker(app)
+    # What Celery fears of root is pickle, which this app does not accept.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     each = slots or DEFAULT_SLOTS[lane]
     app.worker_main(
         [
+            "--quiet",  # no banner
             "worker",
             f"--queues={','.join(model.queue for model in models)}",
             "--pool=threads",
