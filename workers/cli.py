@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from config.errors import ConfigError
-from config.settings import settings
+from config.settings import settings, without_password
 from workers.errors import FleetError
 
 
@@ -64,16 +64,17 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
     arguments = {name: value for name, value in asked.items() if value not in (None, ())}
     if "stop" in arguments:
         arguments["stop"] = list(arguments["stop"])
+    task_id = None
     try:
         pending = complete.apply_async((prompt,) if prompt is not None else (), arguments)
+        task_id = pending.id
         answer = pending.get(timeout=timeout)
     except NoAnswerYet as error:
-        message = f"no answer after {timeout:g} s; the task {pending.id} goes on: see `fleet status`"
+        message = f"no answer after {timeout:g} s; the task {task_id} goes on: see `fleet status`"
         raise click.ClickException(message) from error
     except OperationalError as error:
-        message = (
-            f"Redis does not answer at {settings().redis_url.split('@')[-1]}; start the fleet: `fleet up`"
-        )
+        where = without_password(settings().redis_url)
+        message = f"Redis does not answer at {where}; start the fleet: `fleet up`"
         raise click.ClickException(message) from error
     except Exception as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from error

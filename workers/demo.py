@@ -5,7 +5,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -90,7 +90,7 @@ def interrupt_once(*_: int | FrameType | None) -> None:
 
 
 @contextmanager
-def private_home() -> Iterator[Path]:
+def private_home() -> Generator[Path]:
     """Give this process and its children a home that is gone afterwards."""
     home = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
     home.chmod(0o755)  # as root, Postgres runs as nobody, who has to pass
@@ -141,7 +141,7 @@ def commands(catalog: Catalog) -> dict[str, Command]:
 
 
 @contextmanager
-def fleet(commands: Mapping[str, Command], log: Path) -> Iterator[Processes]:
+def fleet(commands: Mapping[str, Command], log: Path) -> Generator[Processes]:
     """Run processes with their logs in a file; stop the workers first."""
     running: dict[str, subprocess.Popen[bytes]] = {}
     with log.open("ab") as writing:
@@ -312,7 +312,7 @@ def print_rows(console: Console, rows: Sequence[TaskAttempt]) -> None:
         reasons.setdefault(why, {})[model] = None
     if reasons:
         console.print("\n[bold]Why they were passed over[/]")
-        print_pairs(console, [(why, ", ".join(models)) for why, models in reasons.items()])
+        print_pairs(console, [(", ".join(models), why) for why, models in reasons.items()])
     console.print()
 
 

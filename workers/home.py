@@ -1,7 +1,7 @@
 """A fleet's home: the folder of its data, and the embedded services that live in it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
@@ -19,7 +19,7 @@ def make_home(settings: Settings) -> None:
 
 
 @contextmanager
-def services(settings: Settings, console: Console) -> Iterator[None]:
+def services(settings: Settings, console: Console) -> Generator[None]:
     """Start the embedded services that the settings ask for; at the end stop those that were started here."""
     with ExitStack() as stack:
         if settings.redis_is_embedded:

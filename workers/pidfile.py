@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -21,7 +21,7 @@ SAME_MOMENT_S = 0.1
 
 
 @contextmanager
-def hold(home: Path) -> Iterator[None]:
+def hold(home: Path) -> Generator[None]:
     """Be the only one that keeps the fleet of a home up.
 
     Raises:

@@ -21,6 +21,9 @@ PYTHON_CALL = (
 )
 SHELL_CALL = 'fleet complete "Write a haiku about queues" --profile creative'
 
+NAME_WIDTH = 40
+"""Of the longest names, which are lists of models; longer ones are wrapped."""
+
 Row = tuple[str, str]
 
 
@@ -119,9 +122,9 @@ def print_section(console: Console, title: str, rows: Sequence[Row]) -> None:
 
 
 def print_rows(console: Console, rows: Iterator[Row] | Sequence[Row]) -> None:
-    """Print names beside what is said of them, the longer names in lines of their own width."""
+    """Print names beside what is said of them; where no row has a name, as lines to copy."""
     table = Table.grid(padding=(0, 2), pad_edge=True)
-    table.add_column(max_width=26, style="cyan")
+    table.add_column(max_width=NAME_WIDTH, style="cyan")
     table.add_column(overflow="fold")
     rows = list(rows)
     if not any(name for name, _ in rows):
