@@ -1,0 +1,301 @@
+"""GGUF models on the processor, through llama.cpp: many answers at once in one engine.
+
+One thread owns the model. Step by step it takes in new calls, lets the model read the next tokens of
+every sequence in one batch, and chooses one token for each answer: calls join and leave between steps.
+The first tokens that calls share, a profile's system prompt, are computed once and copied.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config.catalog import Model
+from workers.engines.answer import Answer
+from workers.engines.base import Completion, Request
+from workers.engines.errors import CancelledError, ContextTooLongError, ModelUnavailableError
+from workers.engines.llama_check import check_decode
+from workers.engines.llama_context import LlamaContext
+from workers.engines.llama_model import LlamaModel
+from workers.engines.llama_prefix import Tokens
+from workers.engines.llama_sampler import Sampler
+from workers.engines.llama_schedule import Call, Run, Schedule
+from workers.model_files import Absence, locate
+
+KEPT_PREFIXES = 4
+"""System prompts kept computed; where the cache is divided, each takes the room of a whole context."""
+
+
+def load(model: Model, *, slots: int) -> "LlamaEngine":
+    """Load a model of the catalog from where it is on this host.
+
+    Raises:
+        ModelUnavailableError: it is not here, broken, of an unknown kind or too large for the memory,
+            or this build of llama.cpp cannot run it.
+    """
+    found = locate(model)
+    if isinstance(found, Absence):
+        raise ModelUnavailableError(model.name, str(found))
+    check_decode(model.name, found.path)
+    return LlamaEngine(model.name, found.path, context_tokens=model.context_tokens, slots=slots)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the engine's thread owns."""
+
+    model: LlamaModel
+    context: LlamaContext
+    schedule: Schedule
+
+
+class LlamaEngine:
+    """One GGUF model; `generate` may be called from any number of threads."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        *,
+        context_tokens: int,
+        slots: int = 8,
+        prefixes: int = KEPT_PREFIXES,
+        threads: int | None = None,
+        kv_budget_bytes: int | None = None,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            context_tokens: for one prompt with its answer; never more than the model was trained on.
+            prefixes: how many shared beginnings are kept computed.
+            threads: cores that one step may use; None: all.
+            kv_budget_bytes: memory for the key-value cache; None: half of what is free.
+
+        Raises:
+            ModelUnavailableError: the file is missing, broken or of an unknown kind, or there is no
+                memory for it.
+        """
+        self.name = name
+        self.slots = slots
+        self._arrived: list[Call] = []
+        self._rendering = 0
+        """Callers that use the vocabulary now: it must not be freed under their hands."""
+        self._changed = threading.Condition()
+        self._is_closed = False
+        loaded: Future[Loaded] = Future()
+
+        def make() -> Loaded:
+            model = LlamaModel(name, path)
+            try:
+                context = LlamaContext(
+                    model,
+                    context_tokens=min(context_tokens, model.trained_context_tokens),
+                    sequences=slots + prefixes,
+                    threads=threads,
+                    budget_bytes=kv_budget_bytes,
+                )
+            except BaseException:
+                model.close()
+                raise
+            schedule = Schedule(context, slots=slots, prefixes=prefixes, shared_cells=context.shared_cells)
+            return Loaded(model, context, schedule)
+
+        # OpenMP's threads belong to the thread that called llama.cpp first, and more teams of them than
+        # there are cores make each step several times slower: so one thread loads, decodes and frees.
+        self._thread = threading.Thread(
+            target=self._live, args=(loaded, make), name=f"llama-{name}", daemon=True
+        )
+        self._thread.start()
+        self._loaded = loaded.result()
+
+    @property
+    def context_tokens(self) -> int:
+        """Room for one prompt with its answer."""
+        return self._loaded.context.context_tokens
+
+    def generate(
+        self,
+        request: Request,
+        *,
+        on_token: Callable[[str], None],
+        cancelled: Callable[[], bool],
+    ) -> Completion:
+        """Answer a request. `on_token` and `cancelled` run in the engine's thread: they must be quick.
+
+        Raises:
+            BadRequestError: the model's chat template refuses the conversation.
+            ContextTooLongError: it does not fit; found before any work is done.
+            CancelledError: `cancelled` said so.
+            ModelUnavailableError: the engine was closed, or llama.cpp failed.
+        """
+        asked_at = time.monotonic()
+        prompt, head = self._render(request)
+        sampler, answer = Sampler(request), Answer(request.stop)
+        call = Call(request, prompt, head, on_token, cancelled, sampler, answer, asked_at)
+        with self._changed:
+            self._check_open()
+            self._arrived.append(call)
+            self._changed.notify_all()
+        return call.done.result()
+
+    def close(self) -> None:
+        """Free the model; calls that still run fail."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _render(self, request: Request) -> tuple[list[int], Tokens]:
+        """Turn a conversation into tokens; with those at its beginning that others share."""
+        with self._changed:
+            self._check_open()
+            self._rendering += 1
+        try:
+            prompt = self._loaded.model.render(request.messages)
+            needed = len(prompt) + request.max_tokens
+            if needed > self.context_tokens:
+                raise ContextTooLongError(self.name, needed, self.context_tokens)
+            return prompt, self._loaded.model.shared_head(request.messages, prompt)
+        finally:
+            with self._changed:
+                self._rendering -= 1
+                self._changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> ModelUnavailableError:
+        return ModelUnavailableError(self.name, "the engine was closed")
+
+    # What follows runs in the engine's thread.
+
+    def _live(self, loaded: Future[Loaded], make: Callable[[], Loaded]) -> None:
+        try:
+            own = make()
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for it
+            loaded.set_exception(error)
+            return
+        loaded.set_result(own)
+        try:
+            while self._wait_for_calls(own.schedule):
+                self._step(own)
+        finally:  # also after an error of our own: nobody may wait for an answer that never comes
+            with self._changed:
+                self._is_closed = True
+                self._changed.wait_for(lambda: not self._rendering)
+            calls = [*own.schedule.forget_all(), *own.schedule.waiting, *self._arrived]
+            fail(calls, self._closed_error())
+            own.context.close()
+            own.model.close()
+
+    def _wait_for_calls(self, schedule: Schedule) -> bool:
+        """Take in the calls that arrived, after a sleep if there is nothing to do; false: to be closed."""
+        with self._changed:
+            while schedule.is_idle and not (self._arrived or self._is_closed):
+                self._changed.wait()
+            schedule.waiting.extend(self._arrived)
+            self._arrived.clear()
+            return not self._is_closed
+
+    def _step(self, own: Loaded) -> None:
+        """Admit, read, choose: one token more for each answer."""
+        schedule, batch = own.schedule, own.context.batch
+        self._drop_cancelled(schedule)
+        schedule.admit()
+        readings = schedule.next_readings(batch.capacity)
+        if not readings:
+            return
+        batch.clear()
+        for each in readings:
+            batch.add(
+                each.tokens,
+                position=each.by.length,
+                sequence=each.by.sequence,
+                wants_logits=each.answers is not None,
+            )
+        answering = [run for each in readings if (run := each.answers)]
+        status = own.context.decode()
+        if status:
+            own.context.forget_all()
+            why = f"llama.cpp failed at a step of {batch.size} tokens with status {status}"
+            fail(schedule.forget_all(), ModelUnavailableError(self.name, why))
+            return
+        schedule.finish_readings(readings)
+        if answering:
+            for run, logits in zip(answering, own.context.logits(len(answering)), strict=True):
+                self._answer(own, run, run.call.sampler.choose(logits))
+
+    def _answer(self, own: Loaded, run: Run, token: int) -> None:
+        """Take the next token of an answer, and end the answer where it ends."""
+        call = run.call
+        if run.first_token_s is None:
+            run.first_token_s = time.monotonic() - call.asked_at
+        try:
+            ending = take(run, token, own.model)
+        except Exception as error:  # noqa: BLE001 - `on_token` failed: its caller gets the error, nobody else
+            call.done.set_exception(error)
+            own.schedule.leave(run)
+            return
+        if ending is None:
+            return
+        own.schedule.leave(run)
+        call.done.set_result(
+            Completion(
+                text=call.answer.text,
+                finish_reason=ending,
+                prompt_tokens=len(call.prompt),
+                completion_tokens=run.tokens,
+                cached_tokens=run.cached_tokens,
+                first_token_s=run.first_token_s,
+            )
+        )
+
+    def _drop_cancelled(self, schedule: Schedule) -> None:
+        for run in tuple(schedule.running):
+            if self._end_if_cancelled(run.call):
+                schedule.leave(run)
+        for call in tuple(schedule.waiting):
+            if self._end_if_cancelled(call):
+                schedule.waiting.remove(call)
+
+    def _end_if_cancelled(self, call: Call) -> bool:
+        try:
+            if not call.cancelled():
+                return False
+            call.done.set_exception(CancelledError(self.name))
+        except Exception as error:  # noqa: BLE001 - the caller's own function failed: it is the caller's error
+            call.done.set_exception(error)
+        return True
+
+
+def take(run: Run, token: int, model: LlamaModel) -> str | None:
+    """Add a token to an answer; the reason for which the answer ends with it, if it does."""
+    answer, show = run.call.answer, run.call.on_token
+    ending = None
+    if token in model.end_tokens:
+        ending = "stop"
+    else:
+        run.tokens += 1
+        run.unread = [token]
+        emit(answer.add(model.piece(token)), show)
+        if answer.is_stopped:
+            ending = "stop"
+        elif run.tokens >= run.call.request.max_tokens:
+            ending = "length"
+    if ending:
+        emit(answer.finish(), show)
+    return ending
+
+
+def emit(piece: str, show: Callable[[str], Any]) -> None:
+    if piece:
+        show(piece)
+
+
+def fail(calls: Iterable[Call], error: Exception) -> None:
+    for call in calls:
+        call.done.set_exception(error)
