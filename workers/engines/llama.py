@@ -71,7 +71,7 @@ class LlamaEngine:
         Args:
             context_tokens: for one prompt with its answer; never more than the model was trained on.
             prefixes: how many shared beginnings are kept computed.
-            threads: cores that one step may use; None: all.
+            threads: the most that one step may use; None: one for each core.
             kv_budget_bytes: memory for the key-value cache; None: half of what is free.
 
         Raises:

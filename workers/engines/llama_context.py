@@ -3,6 +3,7 @@
 Only the engine's thread may touch it.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from workers.engines import llama_log
 from workers.engines.errors import ModelUnavailableError
 from workers.engines.llama_batch import Batch
 from workers.engines.llama_model import LlamaModel
+from workers.engines.llama_threads import ThreadCount
 
 BATCH_TOKENS = 512
 """Tokens in one step; more gain nothing on a processor and make a step long."""
@@ -87,15 +89,21 @@ class LlamaContext:
         self.context_tokens = context_tokens
         self.shared_cells = layout.cells if layout.is_shared else None
         """Tokens that all sequences hold together; None: each has room for a whole context."""
-        self._pointer: Any = make_context(model, layout, sequences, threads or physical_cores())
+        threads = threads or physical_cores()
+        self._threads = ThreadCount(threads)
+        self._pointer: Any = make_context(model, layout, sequences, threads)
         self._memory: Any = llama_cpp.llama_get_memory(self._pointer)
         self.batch = Batch(BATCH_TOKENS)
         self._vocabulary_size = model.vocabulary_size
 
     def decode(self) -> int:
         """Compute the batch; llama.cpp's status, 0 if it went well."""
+        threads = self._threads.choose(self.batch.size)
+        llama_cpp.llama_set_n_threads(self._pointer, threads, threads)
+        began = time.monotonic()
         status = self.batch.decode(self._pointer)
         llama_cpp.llama_synchronize(self._pointer)
+        self._threads.note(self.batch.size, time.monotonic() - began)
         return status
 
     def logits(self, rows: int) -> NDArray[np.float32]:
