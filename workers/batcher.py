@@ -1,9 +1,7 @@
 """Calls of many threads, made in one go."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Lock
 from typing import Generic, TypeVar
 
 MOST_AT_ONCE = 256
@@ -12,23 +10,41 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class Asked(Generic[Item, Result]):
+    """What one thread asked for, and what came of it."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.wake = Event()
+        self.is_done = False
+        self.results: list[Result] = []
+        self.error: Exception | None = None
+
+    def outcome(self) -> Result:
+        """Give the result, or raise what its batch raised."""
+        if self.error is not None:
+            raise self.error
+        return self.results[0]
+
+
 class Batcher(Generic[Item, Result]):
     """Collects what threads ask for; whatever arrives while one batch runs goes into the next.
 
-    So an idle fleet answers at once and a busy one commits once for many tasks.
+    So an idle fleet answers at once and a busy one commits once for many tasks. The thread that asks
+    first runs the batch itself: there is no other thread to wake, and none to stop.
     """
 
-    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], name: str) -> None:
-        """Start the thread.
+    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
+        """Take the call to make.
 
         Args:
-            run: makes one batch of calls and returns their results in the same order.
-            name: of the thread.
+            run: makes one batch of calls and returns their results in the same order; it is called by
+                one thread at a time.
         """
         self.run = run
-        self.inbox: SimpleQueue[tuple[Item, Future[Result]] | None] = SimpleQueue()
-        self.thread = Thread(target=self.loop, name=name, daemon=True)
-        self.thread.start()
+        self.lock = Lock()
+        self.waiting: list[Asked[Item, Result]] = []
+        self.is_running = False
 
     def __call__(self, item: Item) -> Result:
         """Ask for one item and wait for its result.
@@ -36,38 +52,32 @@ class Batcher(Generic[Item, Result]):
         Raises:
             Exception: what `run` raised, for every item of its batch.
         """
-        future: Future[Result] = Future()
-        self.inbox.put((item, future))
-        return future.result()
+        mine = Asked[Item, Result](item)
+        with self.lock:
+            self.waiting.append(mine)
+            runs_it, self.is_running = not self.is_running, True
+        if not runs_it:
+            mine.wake.wait()
+        if not mine.is_done:
+            self.run_batch()
+        return mine.outcome()
 
-    def close(self) -> None:
-        """Finish what was asked for and end the thread."""
-        self.inbox.put(None)
-        self.thread.join()
-
-    def loop(self) -> None:
-        while True:
-            batch = self.next_batch()
-            if not batch:
-                return
-            try:
-                results = self.run([item for item, _ in batch])
-            except Exception as error:  # noqa: BLE001 - every waiting thread gets it
-                for _, future in batch:
-                    future.set_exception(error)
-            else:
-                for (_, future), result in zip(batch, results, strict=True):
-                    future.set_result(result)
-
-    def next_batch(self) -> list[tuple[Item, Future[Result]]]:
-        """Wait for an item, then take what else is there; empty once the batcher is closed."""
-        batch: list[tuple[Item, Future[Result]]] = []
-        item = self.inbox.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) == MOST_AT_ONCE or self.inbox.empty():
-                return batch
-            item = self.inbox.get()
-        if batch:
-            self.inbox.put(None)
-        return batch
+    def run_batch(self) -> None:
+        """Run what waits, wake those it was for, and the one that runs the next batch."""
+        with self.lock:
+            batch = self.waiting[:MOST_AT_ONCE]
+            del self.waiting[:MOST_AT_ONCE]
+        try:
+            for asked, result in zip(batch, self.run([asked.item for asked in batch]), strict=True):
+                asked.results.append(result)
+        except Exception as error:  # noqa: BLE001 - every waiting thread gets it
+            for asked in batch:
+                asked.error = error
+        with self.lock:
+            following = self.waiting[0] if self.waiting else None
+            self.is_running = following is not None
+        for asked in batch:
+            asked.is_done = True
+            asked.wake.set()
+        if following is not None:
+            following.wake.set()

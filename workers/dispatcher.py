@@ -87,7 +87,7 @@ class Dispatcher:
             doorbell.ring()
 
     def lead_or_stand_by(self) -> None:
-        with connect(self.settings.database_url, name="brain") as db:
+        with connect(self.settings.database_url, name="brain", by_key=True) as db:
             log.info("waiting_to_lead", leader=leadership.current(db).holder)
             epoch = None
             while epoch is None and not self.stopping.is_set():

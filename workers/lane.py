@@ -59,8 +59,8 @@ class Lane:
         self.gates = {queue: BoundedSemaphore(slots) for queue, slots in self.slots.items()}
         self.claims_db = Reconnecting(self.database_url, "claims")
         self.ends_db = Reconnecting(self.database_url, "ends")
-        self.claims = Batcher(self.claim_all, "claims")
-        self.ends = Batcher(self.finish_all, "ends")
+        self.claims = Batcher(self.claim_all)
+        self.ends = Batcher(self.finish_all)
         self.beat = Thread(target=self.show_presence, name="presence", daemon=True)
         self.beat.start()
 
@@ -113,8 +113,6 @@ class Lane:
         """Say goodbye and free the models; nothing runs any more."""
         self.closing.set()
         self.beat.join()
-        self.claims.close()
-        self.ends.close()
         self.claims_db.close()
         self.ends_db.close()
         for engine in self.engines.values():
@@ -137,7 +135,7 @@ class Reconnecting:
             psycopg.OperationalError: no server answers.
         """
         if self.db is None or self.db.closed:
-            self.db = connect(self.database_url, name=self.name)
+            self.db = connect(self.database_url, name=self.name, by_key=True)
         return self.db
 
     def close(self) -> None:

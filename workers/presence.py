@@ -9,6 +9,11 @@ from config.settings import settings
 from workers import lane
 from workers.catalog import catalog
 
+EVENTS_EVERY_S = 0.5
+
+MOST_EVENTS = 1000
+"""Events in one message."""
+
 log = structlog.get_logger()
 
 
@@ -44,6 +49,25 @@ class OpenLane(bootsteps.StartStopStep):
             lane.open_lane = None
 
 
+class GatherEvents(bootsteps.StartStopStep):
+    """Sends what Flower shows a few times a second, instead of three messages for every task."""
+
+    requires = ("celery.worker.consumer.events:Events",)
+
+    def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's Consumer
+        """Gather events from here on."""
+        events = parent.event_dispatcher
+        events.buffer_limit = MOST_EVENTS
+        events.on_send_buffered = None
+        self.timer = parent.timer.call_repeatedly(EVENTS_EVERY_S, events.flush)
+
+    def stop(self, parent: Any) -> None:  # noqa: ANN401 - Celery's Consumer
+        """Send what is left."""
+        self.timer.cancel()
+        parent.event_dispatcher.flush()
+
+
 def make_lane_worker(app: Celery) -> None:
     """Let the workers of an app open a lane."""
+    app.steps["consumer"].add(GatherEvents)  # pyright: ignore[reportOptionalSubscript] - as above
     app.steps["worker"].add(OpenLane)  # pyright: ignore[reportOptionalSubscript] - set by the time an app exists

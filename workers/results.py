@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import states
+from celery.app.task import Context
 from celery.backends.redis import RedisBackend
 
 from config.settings import settings
@@ -24,6 +25,21 @@ class LedgerBackedRedis(RedisBackend):
         if meta["status"] != states.PENDING:
             return meta
         return self.meta_from_ledger(task_id) or meta
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: object,
+        state: str,
+        traceback: str | None = None,
+        request: Context | None = None,
+        **_: object,
+    ) -> object:
+        """Store a result without looking first whether there is one: an attempt ends once."""
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta["task_id"] = task_id
+        self._set_with_state(self.get_key_for_task(task_id), self.encode(meta), state)
+        return result
 
     def meta_from_ledger(self, task_id: str) -> dict[str, Any] | None:
         """Look a task up in the ledger.

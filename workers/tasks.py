@@ -19,6 +19,9 @@ class CheckedTask(Task):
 
     queue = DISPATCH_QUEUE
 
+    resultrepr_maxsize = 0
+    """Celery's events carry so many characters of the result: an answer is for its caller alone."""
+
     def apply_async(  # pyright: ignore[reportIncompatibleMethodOverride] - Celery's options travel in `options`
         self,
         args: Sequence[Any] | None = None,

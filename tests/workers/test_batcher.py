@@ -1,8 +1,9 @@
 """Calls of many threads, made in one go."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, active_count
+from threading import Event
 
 import pytest
 
@@ -11,10 +12,9 @@ from workers.batcher import MOST_AT_ONCE, Batcher
 
 def test_everybody_gets_his_own_result():
     """A result that goes to the wrong thread is somebody else's answer."""
-    batcher = Batcher[int, int](lambda items: [item * 10 for item in items], "test")
+    batcher = Batcher[int, int](lambda items: [item * 10 for item in items])
     with ThreadPoolExecutor(32) as pool:
         found = list(pool.map(batcher, range(2000)))
-    batcher.close()
 
     assert found == [n * 10 for n in range(2000)]
 
@@ -30,16 +30,15 @@ def test_what_arrives_while_a_batch_runs_goes_into_the_next():
         go_on.wait(5)
         return list(items)
 
-    batcher = Batcher(run, "test")
+    batcher = Batcher(run)
     with ThreadPoolExecutor(20) as pool:
         pool.submit(batcher, 0)
         first_began.wait(5)
         waiting = [pool.submit(batcher, n) for n in range(1, 11)]
-        while batcher.inbox.qsize() < 10:
-            pass
+        while len(batcher.waiting) < 10:
+            time.sleep(0.001)
         go_on.set()
         [each.result(5) for each in waiting]
-    batcher.close()
 
     assert sizes == [1, 10]
     assert max(sizes) <= MOST_AT_ONCE
@@ -53,19 +52,8 @@ def test_an_error_reaches_everybody_of_its_batch_and_nobody_else():
             raise ConnectionError("lost")
         return list(items)
 
-    batcher = Batcher(run, "test")
+    batcher = Batcher(run)
     with pytest.raises(ConnectionError):
         batcher(13)
 
     assert batcher(7) == 7
-    batcher.close()
-
-
-def test_closing_ends_the_thread():
-    """A worker that cannot stop has to be killed."""
-    before = active_count()
-    batcher = Batcher[int, int](list, "test")
-
-    batcher.close()
-
-    assert active_count() == before

@@ -37,7 +37,8 @@ COMMENT ON COLUMN tasks.priority IS '0 runs first, 9 last, as Celery has it on R
 COMMENT ON COLUMN tasks.needs IS 'what a plan looks at: token estimate, max_tokens, capabilities';
 COMMENT ON COLUMN tasks.request IS 'messages and sampling; NULL once retention has removed the text';
 COMMENT ON COLUMN tasks.envelope IS 'what Celery attached to the message: headers and embed';
-CREATE INDEX tasks_held ON tasks (priority, accepted_at) WHERE state = 'held';
+-- Keyed as the tables are, so that whichever index the planner takes, a row is found by its key.
+CREATE INDEX tasks_held ON tasks (id) WHERE state = 'held';
 CREATE INDEX tasks_by_acceptance ON tasks (accepted_at);
 
 CREATE TABLE attempts (
@@ -78,7 +79,7 @@ CREATE TABLE attempts (
 COMMENT ON COLUMN attempts.passed_over IS '[[model, objection], ...]: why not each one before';
 COMMENT ON COLUMN attempts.cost_usd IS 'NULL: the price is unknown; 0: free';
 COMMENT ON COLUMN attempts.answer IS '{"message": ..., "finish_reason": ...}; NULL once the text is removed';
-CREATE INDEX attempts_open ON attempts (queued_at) WHERE outcome IS NULL;
+CREATE INDEX attempts_open ON attempts (task_id, number) WHERE outcome IS NULL;
 CREATE INDEX attempts_by_finish ON attempts (finished_at) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE workers (
