@@ -157,7 +157,7 @@ def positive(environ: Mapping[str, str], name: str, default: int) -> int:
 
 def level(environ: Mapping[str, str]) -> str:
     known = ("debug", "info", "warning", "error")
-    value = environ.get("FLEET_LOG_LEVEL", "info").lower()
+    value = (environ.get("FLEET_LOG_LEVEL") or "info").lower()
     if value not in known:
         raise SettingsError("FLEET_LOG_LEVEL", value, f"one of {', '.join(known)}")
     return value

@@ -8,6 +8,9 @@ DISPATCH_QUEUE = "dispatch"
 
 RESULT_EXPIRES_S = 24 * 3600
 
+RETRY_BRIEFLY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
+"""Attempts and seconds between them; redis-py itself tries each of them several times."""
+
 
 def make_app(using: Settings) -> Celery:
     """Make the app for a broker.
@@ -29,6 +32,9 @@ def make_app(using: Settings) -> Celery:
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
+        # Who calls while Redis is away hears of it in seconds; who runs gets its result from the ledger.
+        result_backend_transport_options={"retry_policy": RETRY_BRIEFLY},
+        task_publish_retry_policy=RETRY_BRIEFLY,
         timezone="UTC",
     )
     return app

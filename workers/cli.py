@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from config.errors import ConfigError
-from config.settings import settings, without_password
-from workers.errors import FleetError
+from config.settings import settings
+from workers.errors import FleetError, RedisUnreachableError
 
 
 class Fleet(click.Group):
@@ -55,7 +55,6 @@ def main() -> None:
 def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **asked: Any) -> None:  # noqa: ANN401 - one per option
     """Ask a model, wait, and print the answer. A prompt of `-` is read from standard input."""
     from celery.exceptions import TimeoutError as NoAnswerYet  # noqa: PLC0415
-    from kombu.exceptions import OperationalError  # noqa: PLC0415
 
     from workers.tasks import complete  # noqa: PLC0415
 
@@ -72,10 +71,8 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
     except NoAnswerYet as error:
         message = f"no answer after {timeout:g} s; the task {task_id} goes on: see `fleet status`"
         raise click.ClickException(message) from error
-    except OperationalError as error:
-        where = without_password(settings().redis_url)
-        message = f"Redis does not answer at {where}; start the fleet: `fleet up`"
-        raise click.ClickException(message) from error
+    except RedisUnreachableError:
+        raise
     except Exception as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from error
     if as_json:

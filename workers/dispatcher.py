@@ -76,10 +76,14 @@ class Dispatcher:
                 self.stopping.wait(backoff_s)
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
 
-    def stop(self, *_: int | FrameType | None) -> None:
-        """End after the tick that runs; also a signal handler."""
+    def stop(self) -> None:
+        """End after the tick that runs."""
         self.stopping.set()
         self.wake()
+
+    def on_signal(self, *_: int | FrameType | None) -> None:
+        """Stop, from a thread: the one that a signal interrupts may hold the lock that this needs."""
+        Thread(target=self.stop).start()
 
     def wake(self) -> None:
         doorbell = self.doorbell
@@ -177,6 +181,6 @@ def sleep_s(brain: Brain) -> float:
 def run_dispatcher(settings: Settings, catalog: Catalog, app: Celery) -> None:
     """Run a dispatcher until SIGTERM or SIGINT."""
     dispatcher = Dispatcher(settings, catalog, app)
-    signal.signal(signal.SIGTERM, dispatcher.stop)
-    signal.signal(signal.SIGINT, dispatcher.stop)
+    signal.signal(signal.SIGTERM, dispatcher.on_signal)
+    signal.signal(signal.SIGINT, dispatcher.on_signal)
     dispatcher.run()

@@ -3,6 +3,7 @@
 FleetError
 ├── InvalidCallError         `complete` was called with an argument that is not what it should be
 ├── PayloadTooLargeError     its arguments are larger than the fleet carries
+├── RedisUnreachableError    there is no Redis to enqueue a task in
 ├── UnreadableMessageError   a message on the queue `dispatch` is none of ours
 ├── EmbeddedServiceError     the embedded Redis or Postgres cannot be started or stopped
 ├── ModelFileError           a local model's file is not here and cannot be fetched
@@ -39,6 +40,20 @@ class PayloadTooLargeError(FleetError, ValueError):
         return (
             f"complete: the arguments take {self.size_bytes:,} bytes, the limit is {self.limit_bytes:,}; "
             "shorten the prompt or raise FLEET_MAX_PAYLOAD_BYTES in the caller's environment"
+        )
+
+
+class RedisUnreachableError(FleetError, ConnectionError):
+    """There is no Redis to enqueue a task in."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+    def __str__(self) -> str:
+        return (
+            f"Redis does not answer at {self.url}, so the task was not enqueued; start the fleet "
+            "(`fleet up`), or set FLEET_REDIS_URL or FLEET_HOME to where it runs"
         )
 
 

@@ -52,7 +52,9 @@ class Lane:
     """Attempts it can run at once, by queue."""
     engines: dict[str, Engine] = field(default_factory=dict[str, Engine])
     running: set[Key] = field(default_factory=set[Key])
+    leaving: Event = field(default_factory=Event)
     closing: Event = field(default_factory=Event)
+    wake: Event = field(default_factory=Event)
     loading: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
@@ -61,7 +63,7 @@ class Lane:
         self.ends_db = Reconnecting(self.database_url, "ends")
         self.claims = Batcher(self.claim_all)
         self.ends = Batcher(self.finish_all)
-        self.beat = Thread(target=self.show_presence, name="presence", daemon=True)
+        self.beat = Thread(target=self.keep_alive, name="presence", daemon=True)
         self.beat.start()
 
     def claim_all(self, keys: Sequence[Key]) -> list[Claim | None]:
@@ -75,43 +77,54 @@ class Lane:
     def engine_for(self, model: Model) -> Engine:
         """Load a model at its first use."""
         with self.loading:
-            if model.name not in self.engines:
+            engine = self.engines.get(model.name)
+            if engine is None or engine.is_closed:
                 began = time.monotonic()
                 self.engines[model.name] = make_engine(model, self.slots.get(model.queue, 1))
                 log.info("loaded", model=model.name, took_s=round(time.monotonic() - began, 2))
             return self.engines[model.name]
 
-    def show_presence(self) -> None:
-        """Keep the worker's row fresh, and its leases."""
+    def keep_alive(self) -> None:
+        """Keep the worker's row fresh until it leaves, and its leases as long as anything runs."""
         db = Reconnecting(self.database_url, "presence")
-        first = True
-        while first or not self.closing.wait(BEAT_S):
+        is_shown, is_last = False, False
+        while not is_last:
+            is_last = self.closing.is_set()
             try:
-                workers.seen(
-                    db.get(),
-                    name=self.worker,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    slots=dict(self.slots),
-                )
-                if first:
-                    workers.notify(db.get())
-                mine = list(self.running)
-                if mine:
-                    attempts.renew(db.get(), mine, lease_s=LEASE_S)
+                is_shown = self.show(db.get(), is_shown=is_shown)
+                attempts.renew(db.get(), list(self.running), lease_s=LEASE_S)
             except psycopg.Error as error:
                 log.warning("presence_not_recorded", error=type(error).__name__)
-            first = False
-        try:
-            workers.left(db.get(), self.worker)
-            workers.notify(db.get())
-        except psycopg.Error as error:
-            log.warning("departure_not_recorded", error=type(error).__name__)
+            if not is_last:
+                self.wake.wait(BEAT_S)
+                self.wake.clear()
         db.close()
 
+    def show(self, db: Connection, *, is_shown: bool) -> bool:
+        """Write or remove the worker's row, and tell the brain when that changes something.
+
+        Returns:
+            Whether the row is there now.
+        """
+        if not self.leaving.is_set():
+            host, pid = socket.gethostname(), os.getpid()
+            workers.seen(db, name=self.worker, host=host, pid=pid, slots=dict(self.slots))
+        elif is_shown:
+            workers.left(db, self.worker)
+        if is_shown == self.leaving.is_set():
+            workers.notify(db)
+        return not self.leaving.is_set()
+
+    def leave(self) -> None:
+        """Say goodbye: the brain sends no more, while what runs goes on to its end."""
+        self.leaving.set()
+        self.wake.set()
+
     def close(self) -> None:
-        """Say goodbye and free the models; nothing runs any more."""
+        """Free the models; nothing runs any more."""
+        self.leaving.set()
         self.closing.set()
+        self.wake.set()
         self.beat.join()
         self.claims_db.close()
         self.ends_db.close()

@@ -39,6 +39,8 @@ class OpenLane(bootsteps.StartStopStep):
 
         Celery stops this step before the pool, because it started after it.
         """
+        if lane.open_lane is not None:
+            lane.open_lane.leave()
         parent.pool.stop()
         self.terminate(parent)
 

@@ -57,6 +57,7 @@ def parts(settings: Settings, schema: str, new_password: str | None) -> Iterator
     """List the servers, without their passwords."""
     yield "Home", str(settings.home)
     yield "Redis", f"{place(is_embedded=settings.redis_is_embedded)} {without_password(settings.redis_url)}"
+    yield "Broker", f"{without_password(settings.broker_url)}, for a program that has only Celery"
     where = f"{place(is_embedded=settings.database_is_embedded)} {without_password(settings.database_url)}"
     yield "Postgres", f"{where}, schema {schema}"
     yield "Flower", f"{flower.url(settings)}, user {flower.USER}, {password_hint(settings, new_password)}"

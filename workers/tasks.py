@@ -7,11 +7,14 @@ from uuid import NAMESPACE_URL, uuid5
 from celery import Task
 from celery.app.task import Context
 from celery.result import AsyncResult
+from kombu.exceptions import OperationalError
+from redis import RedisError
 
-from config.settings import settings
+from config.settings import settings, without_password
 from workers.app import DISPATCH_QUEUE, app
 from workers.call import Call, check_arguments, check_size
 from workers.catalog import catalog
+from workers.errors import RedisUnreachableError
 
 
 class CheckedTask(Task):
@@ -34,6 +37,7 @@ class CheckedTask(Task):
             InvalidCallError: an argument is not what it should be.
             UnknownNameError: the profile, focus or model is not in the catalog.
             PayloadTooLargeError: the arguments are larger than the fleet carries.
+            RedisUnreachableError: there is no Redis to enqueue it in.
         """
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         key = kwargs.pop("idempotency_key", None)
@@ -42,7 +46,11 @@ class CheckedTask(Task):
         if key is not None:
             options["task_id"] = task_id_of(key)
         options.update(shown_arguments(call))
-        return super().apply_async(args, kwargs, **options)
+        try:
+            return super().apply_async(args, kwargs, **options)
+        except (OperationalError, RedisError, RuntimeError) as error:
+            # Celery's result backend gives up with a plain RuntimeError.
+            raise RedisUnreachableError(without_password(settings().redis_url)) from error
 
 
 def task_id_of(idempotency_key: str) -> str:

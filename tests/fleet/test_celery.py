@@ -1,5 +1,7 @@
 """Whatever a Celery user expects of a task works through the dispatcher, under one task id."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -305,6 +307,24 @@ def test_the_prompt_is_not_in_the_message_to_the_lane(fleet: Settings):
 
     assert len(envelopes) == 2
     assert all(secret not in envelope for (envelope,) in envelopes)
+
+
+def test_a_caller_without_redis_hears_of_it_within_seconds(environment: dict[str, str]):
+    """An agent that hangs for minutes because nobody started the fleet has no way to say so."""
+    code = "from workers import complete; complete.delay('x', profile='social')"
+    began = time.monotonic()
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "FLEET_HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "RedisUnreachableError: Redis does not answer at unix:///tmp" in ended.stderr
+    assert "fleet up" in ended.stderr
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(

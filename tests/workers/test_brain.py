@@ -251,6 +251,7 @@ def test_finished_attempts_free_their_slots_without_a_hint(
 def test_a_dead_workers_slots_are_not_counted_on(brain: Brain, lane: Lane, db: Connection):
     """The Mac that went to sleep."""
     wait_for_presence(brain)
+    lane.leave()
     lane.closing.set()
     lane.beat.join()
     db.execute(

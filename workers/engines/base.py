@@ -49,6 +49,11 @@ class Engine(Protocol):
     slots: int
     """How many calls it runs at once; further ones wait."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended, by `close` or by a fault of its own; it has to be loaded again."""
+        ...
+
     def generate(
         self,
         request: Request,

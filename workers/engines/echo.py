@@ -56,6 +56,10 @@ class EchoEngine:
             first_token_s=first_token_s,
         )
 
+    @property
+    def is_closed(self) -> bool:
+        return False
+
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
 

@@ -112,6 +112,10 @@ class LlamaEngine:
         self._loaded = loaded.result()
 
     @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
     def context_tokens(self) -> int:
         """Room for one prompt with its answer."""
         return self._loaded.context.context_tokens
