@@ -89,13 +89,37 @@ FINISH = """
 """
 
 OPEN = """
-    SELECT task_id, number, model, queue
+    SELECT task_id, number, attempts.model, claimed_at, needs
       FROM attempts
+      JOIN tasks ON tasks.id = task_id
      WHERE outcome IS NULL
 """
 
+CLAIMED = """
+    SELECT task_id, number, claimed_at
+      FROM attempts
+     WHERE outcome IS NULL
+       AND claimed_at IS NOT NULL
+"""
+
+RECENT_CALLS = """
+    SELECT model, claimed_at, prompt_tokens + completion_tokens AS tokens
+      FROM attempts
+     WHERE finished_at > %(since)s
+       AND claimed_at > %(since)s
+"""
+
+CALLS_SINCE = """
+    SELECT model, count(*) AS calls
+      FROM attempts
+     WHERE finished_at >= %(since)s
+       AND claimed_at >= %(since)s
+     GROUP BY model
+"""
+
 FINISHED = """
-    SELECT task_id, attempts.number, model, queue, outcome, claimed_at, finished_at
+    SELECT task_id, attempts.number, outcome, claimed_at, finished_at,
+           prompt_tokens + completion_tokens AS tokens
       FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS asked (id, number)
       JOIN attempts ON attempts.task_id = asked.id AND attempts.number = asked.number
      WHERE outcome IS NOT NULL
@@ -142,7 +166,18 @@ class OpenAttempt:
     task_id: UUID
     number: int
     model: str
-    queue: str
+    claimed_at: datetime | None
+    needs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RecentCall:
+    """A call that began and ended lately."""
+
+    model: str
+    claimed_at: datetime
+    tokens: int | None
+    """None: nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +186,10 @@ class FinishedAttempt:
 
     task_id: UUID
     number: int
-    model: str
-    queue: str
     outcome: str
     claimed_at: datetime | None
     finished_at: datetime
+    tokens: int | None
 
 
 Key = tuple[UUID, int]
@@ -220,6 +254,23 @@ def still_open(db: Connection) -> list[OpenAttempt]:
     """Read every attempt that has not ended, in no order."""
     with db.cursor(row_factory=class_row(OpenAttempt)) as cursor:
         return cursor.execute(OPEN).fetchall()
+
+
+def claimed(db: Connection) -> dict[Key, datetime]:
+    """Tell since when each attempt runs that a worker has."""
+    rows = db.execute(CLAIMED).fetchall()
+    return {(task_id, number): claimed_at for task_id, number, claimed_at in rows}
+
+
+def recent_calls(db: Connection, since: datetime) -> list[RecentCall]:
+    """Read the calls that began and ended since a moment, in no order."""
+    with db.cursor(row_factory=class_row(RecentCall)) as cursor:
+        return cursor.execute(RECENT_CALLS, {"since": since}).fetchall()
+
+
+def calls_since(db: Connection, since: datetime) -> dict[str, int]:
+    """Count the calls of each model that began and ended since a moment."""
+    return dict(db.execute(CALLS_SINCE, {"since": since}).fetchall())
 
 
 def finished(db: Connection, keys: Iterable[Key]) -> list[FinishedAttempt]:

@@ -32,6 +32,7 @@ class Backlog:
     by_kind: dict[tuple[object, ...], list[Rank]] = field(
         default_factory=dict[tuple[object, ...], list[Rank]]
     )
+    patience_ends: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
     not_before: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
     deadlines: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
 
@@ -43,10 +44,22 @@ class Backlog:
         self.tasks[task.id] = task
         if task.deadline:
             heapq.heappush(self.deadlines, (task.deadline, task.id))
+        heapq.heappush(self.patience_ends, (task.patient_until, task.id))
         if task.not_before:
             heapq.heappush(self.not_before, (task.not_before, task.id))
         else:
             self.line_up(task)
+
+    def lose_patience(self, now: datetime) -> None:
+        """Line tasks up once more, among those that wait no longer for a cheaper model.
+
+        They may go where the others of their kind, who came later, still wait.
+        """
+        while self.patience_ends and self.patience_ends[0][0] <= now:
+            _, task_id = heapq.heappop(self.patience_ends)
+            task = self.tasks.get(task_id)
+            if task and task.patient_until <= now and (task.not_before or now) <= now:
+                self.line_up(task, is_patient=False)
 
     def discard(self, task_id: UUID) -> None:
         """Forget a task, if it is there."""
@@ -69,22 +82,30 @@ class Backlog:
             decide: makes the plan; called again for the next task of a kind until it says `Wait`.
         """
         self.wake(now)
+        self.lose_patience(now)
         order = [rank(task) for kind in list(self.by_kind) if (task := self.head(kind))]
         heapq.heapify(order)
+        decided: set[UUID] = set()
         while order:
-            task = self.tasks[heapq.heappop(order)[3]]
+            task_id = heapq.heappop(order)[3]
+            if task_id in decided:
+                continue  # It heads two lines: those of its kind, and those of its kind without patience.
+            decided.add(task_id)
+            task = self.tasks[task_id]
             decision = decide(task)
             if isinstance(decision, Wait):
                 continue
-            del self.tasks[task.id]
+            del self.tasks[task_id]
             yield task, decision
-            following = self.head(task.kind)
-            if following is not None:
-                heapq.heappush(order, rank(following))
+            for is_patient in (True, False):
+                following = self.head((*task.kind, is_patient))
+                if following is not None:
+                    heapq.heappush(order, rank(following))
 
     def next_moment(self) -> datetime | None:
         """Tell when the clock alone changes something: a task comes due or expires."""
-        moments = [heap[0][0] for heap in (self.not_before, self.deadlines) if heap]
+        heaps = (self.not_before, self.deadlines, self.patience_ends)
+        moments = [heap[0][0] for heap in heaps if heap]
         return min(moments, default=None)
 
     def wake(self, now: datetime) -> None:
@@ -92,17 +113,17 @@ class Backlog:
             _, task_id = heapq.heappop(self.not_before)
             task = self.tasks.get(task_id)
             if task and task.not_before and task.not_before <= now:
-                self.line_up(task)
+                self.line_up(task, is_patient=now < task.patient_until)
 
-    def line_up(self, task: Task) -> None:
-        heapq.heappush(self.by_kind.setdefault(task.kind, []), rank(task))
+    def line_up(self, task: Task, *, is_patient: bool = True) -> None:
+        heapq.heappush(self.by_kind.setdefault((*task.kind, is_patient), []), rank(task))
 
     def head(self, kind: tuple[object, ...]) -> Task | None:
         """Find the first task of a kind that still waits; forget the kind if there is none."""
         ranks = self.by_kind.get(kind, [])
         while ranks:
             task = self.tasks.get(ranks[0][3])
-            if task is not None and rank(task) == ranks[0] and task.kind == kind:
+            if task is not None and rank(task) == ranks[0] and task.kind == kind[:-1]:
                 return task
             heapq.heappop(ranks)
         self.by_kind.pop(kind, None)

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 from config.catalog import Catalog
 from config.models import TIERS, Model
-from routing.task import Task
+from routing.task import Needs, Task
 from routing.vitals import Vitals
 
 
@@ -17,6 +17,10 @@ class Objection:
     why: str
     is_final: bool
     """True: it never can (unfit). False: it may later (busy)."""
+    until: datetime | None = None
+    """When it ends, where that is known."""
+    is_worth_waiting: bool = False
+    """True: a live worker serves it, so it comes free by itself."""
 
 
 PassedOver = tuple[tuple[str, Objection], ...]
@@ -33,9 +37,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Wait:
-    """No candidate can take the task now; one may later."""
+    """No candidate can take the task now, or a better one is worth waiting for."""
 
     passed_over: PassedOver
+
+    @property
+    def until(self) -> datetime | None:
+        """The earliest moment at which an objection ends by itself; None: none is known."""
+        ends = [objection.until for _, objection in self.passed_over if objection.until]
+        return min(ends, default=None)
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,13 @@ Plan = Run | Wait | Refuse
 
 
 def plan(task: Task, candidates: Sequence[Model], catalog: Catalog, vitals: Vitals, now: datetime) -> Plan:
-    """Pick the first candidate that can take the task now.
+    """Pick the first candidate that can take the task now, unless waiting is cheaper.
+
+    A dearer candidate, and one of the last resort, is taken only once the task has lost its patience,
+    as long as a better one is merely busy.
 
     Args:
-        task: what was asked, and what was tried so far.
+        task: what was asked, what was tried so far, and until when it is patient.
         candidates: in order of preference.
         catalog: for the bounds that the task's profile sets.
         vitals: the fleet as last recorded.
@@ -63,27 +76,48 @@ def plan(task: Task, candidates: Sequence[Model], catalog: Catalog, vitals: Vita
         before the one taken.
     """
     passed_over: list[tuple[str, Objection]] = []
+    busy: list[Model] = []
     for model in candidates:
-        objection = objection_to(model, task, catalog, vitals, now.date())
+        objection = objection_to(model, task, catalog, vitals, now)
+        if objection is None and now < task.patient_until:
+            objection = too_early(model, busy, catalog, task.patient_until)
         if objection is None:
             return Run(model, tuple(passed_over))
         passed_over.append((model.name, objection))
+        if objection.is_worth_waiting:
+            busy.append(model)
     if all(objection.is_final for _, objection in passed_over):
         return Refuse(tuple(passed_over))
     return Wait(tuple(passed_over))
 
 
-def objection_to(model: Model, task: Task, catalog: Catalog, vitals: Vitals, today: date) -> Objection | None:
+def too_early(
+    model: Model, busy: Sequence[Model], catalog: Catalog, patient_until: datetime
+) -> Objection | None:
+    """Say which busy candidate is worth waiting for instead of taking this one; None: none is."""
+    is_stopgap = model.name in catalog.routing.last_resort
+    for better in busy:
+        if is_stopgap or TIERS.index(better.tier) < TIERS.index(model.tier):
+            why = f"ready, but {better.name} is worth waiting for until {patient_until:%H:%M:%S} UTC"
+            return Objection(why, is_final=False, until=patient_until)
+    return None
+
+
+def objection_to(
+    model: Model, task: Task, catalog: Catalog, vitals: Vitals, now: datetime
+) -> Objection | None:
     """Say why a model cannot take a task now; None: it can."""
-    unfit = unfitness(model, task, catalog, today)
+    unfit = unfitness(model, task, catalog, now.date())
     if unfit is not None:
         return Objection(unfit, is_final=True)
     if not vitals.slots.get(model.queue):
         return Objection(f"no live worker on queue {model.queue}", is_final=False)
+    full = vitals.full(model, most_tokens(model, task.needs), now)
+    if full is not None:
+        return Objection(full.why, is_final=False, until=full.until, is_worth_waiting=True)
     if vitals.room(model.queue) <= 0:
-        return Objection(
-            f"all {vitals.slots[model.queue]} slots of queue {model.queue} are taken", is_final=False
-        )
+        why = f"all {vitals.slots[model.queue]} slots of queue {model.queue} are taken"
+        return Objection(why, is_final=False, is_worth_waiting=True)
     return None
 
 
@@ -99,10 +133,15 @@ def unfitness(model: Model, task: Task, catalog: Catalog, today: date) -> str | 
     max_tier = catalog.profile(task.profile).max_tier if task.profile else "paid"
     if TIERS.index(model.tier) > TIERS.index(max_tier):
         return f"tier {model.tier} is above the profile's max_tier {max_tier}"
-    needed = task.needs.prompt_tokens + output_tokens(model, task.needs.max_tokens)
+    needed = most_tokens(model, task.needs)
     if needed > model.context_tokens:
         return f"needs up to {needed} tokens, its context has {model.context_tokens}"
     return None
+
+
+def most_tokens(model: Model, needs: Needs) -> int:
+    """Bound the tokens of an attempt, prompt and answer together."""
+    return needs.prompt_tokens + output_tokens(model, needs.max_tokens)
 
 
 def output_tokens(model: Model, max_tokens: int) -> int:

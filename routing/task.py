@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +32,8 @@ class Task:
     deadline: datetime | None
     needs: Needs
     accepted_at: datetime
+    patient_until: datetime
+    """Until then it waits for a cheaper model that is busy."""
     tried: tuple[tuple[str, str], ...] = ()
     """(model, what went wrong) for each attempt so far."""
 
@@ -44,6 +46,30 @@ class Task:
 def needs_from(stored: Mapping[str, Any]) -> Needs:
     """Read needs as the ledger keeps them."""
     return Needs(prompt_tokens=int(stored["prompt_tokens"]), max_tokens=int(stored["max_tokens"]))
+
+
+DEFAULT_PATIENCE_S = 60.0
+"""For tasks without a profile."""
+
+DEFAULT_SERVICE_S = 30.0
+"""What a model needs for a task, as long as none has been seen at work."""
+
+
+def patience_end(
+    start: datetime, patience_s: float, deadline: datetime | None, service_s: float | None
+) -> datetime:
+    """Tell until when a task waits for a cheaper model.
+
+    Args:
+        start: when it was accepted, or the moment before which it must not run.
+        patience_s: of its profile.
+        deadline: leaves its last seconds to the dearer model.
+        service_s: what a model needs for a task; None: none has been seen at work.
+    """
+    end = start + timedelta(seconds=patience_s)
+    if deadline is None:
+        return end
+    return min(end, deadline - timedelta(seconds=DEFAULT_SERVICE_S if service_s is None else service_s))
 
 
 def size_class(needs: Needs) -> tuple[int, int]:

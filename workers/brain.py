@@ -20,16 +20,15 @@ from redis import Redis
 from config.catalog import Catalog
 from config.errors import UnknownNameError
 from config.models import Model
-from ledger import attempts, tasks, workers
-from ledger.attempts import Key, OpenAttempt
+from ledger import attempts, tasks
 from ledger.connect import Connection, commit_without_waiting, flush
 from ledger.tasks import EndedTask, HeldTask, NewTask, Placement, QueuedAttempt
 from routing.backlog import Backlog
 from routing.candidates import candidates
 from routing.errors import ExpiredError, NoModelError
-from routing.plan import PassedOver, Plan, Run, output_tokens, plan
+from routing.plan import PassedOver, Plan, Run, Wait, most_tokens, output_tokens, plan
 from routing.price import cost_usd
-from routing.task import Task, needs_from
+from routing.task import DEFAULT_PATIENCE_S, Task, needs_from, patience_end
 from routing.vitals import Vitals
 from workers.call import check_arguments
 from workers.callers import tell_cancelled, tell_failed
@@ -37,9 +36,7 @@ from workers.errors import InvalidCallError, UnreadableMessageError
 from workers.failure import stored
 from workers.inbox import Batch, Inbox
 from workers.messages import Message, lane_message, read_message
-
-STALE_S = 10.0
-"""A worker that was not seen for so long is no longer counted on: five of its beats."""
+from workers.picture import read_slots, read_vitals
 
 POLL_S = 1.0
 """How often the ledger is read without a hint: notifications are hints, the ledger is the truth."""
@@ -61,9 +58,13 @@ class Brain:
     epoch: int
     inbox: Inbox
     backlog: Backlog = field(default_factory=Backlog)
-    vitals: Vitals = field(default_factory=Vitals)
-    open_attempts: dict[Key, OpenAttempt] = field(default_factory=dict[Key, OpenAttempt])
+    vitals: Vitals = field(init=False)
     polled_at: float = 0.0
+    look_again_at: datetime | None = None
+    """When a limit leaves room again for a task that waits for it."""
+
+    def __post_init__(self) -> None:
+        self.vitals = Vitals(self.catalog)
 
     def rebuild(self) -> None:
         """Read the whole picture from the ledger, and publish again what no worker has claimed.
@@ -72,14 +73,14 @@ class Brain:
         """
         commit_without_waiting(self.db)
         self.backlog = Backlog()
+        self.vitals = read_vitals(self.db, self.catalog, datetime.now(UTC))
         for row in tasks.held(self.db):
-            self.backlog.add(task_of(row))
-        self.open_attempts = {(row.task_id, row.number): row for row in attempts.still_open(self.db)}
-        self.vitals = Vitals(open_attempts=Counter(row.queue for row in self.open_attempts.values()))
-        self.look_at_workers()
+            self.backlog.add(self.task_of(row))
         again = tasks.unclaimed(self.db)
         self.publish(again)
-        log.info("rebuilt", held=len(self.backlog), open=len(self.open_attempts), published_again=len(again))
+        log.info(
+            "rebuilt", held=len(self.backlog), open=len(self.vitals.under_way), published_again=len(again)
+        )
 
     def tick(self, hints: Iterable[str]) -> None:
         """Do all that there is to do now."""
@@ -107,7 +108,7 @@ class Brain:
                 if task.error is not None:
                     unusable.append(task)
                 else:
-                    self.backlog.add(task_of(held_form(task, accepted_at)))
+                    self.backlog.add(self.task_of(held_form(task, accepted_at)))
             log.info("accepted", read=len(batch.messages))
         return batches, unusable
 
@@ -183,10 +184,12 @@ class Brain:
     def learn(self, hints: Iterable[str]) -> None:
         """Take note of attempts that ended and of workers that came or went."""
         hints = list(hints)
-        asked = {key for hint in hints for key in attempts.hinted(hint)} & self.open_attempts.keys()
+        asked = {key for hint in hints for key in attempts.hinted(hint)} & self.vitals.under_way.keys()
         if time.monotonic() - self.polled_at > POLL_S:
             self.polled_at = time.monotonic()
-            asked = set(self.open_attempts)
+            asked = set(self.vitals.under_way)
+            for key, claimed_at in attempts.claimed(self.db).items():
+                self.vitals.claimed(key, claimed_at)
             self.look_at_workers()
         elif "" in hints:
             self.look_at_workers()
@@ -194,20 +197,20 @@ class Brain:
             return
         unsuccessful: list[UUID] = []
         for ended in attempts.finished(self.db, asked):
-            del self.open_attempts[ended.task_id, ended.number]
-            ran_s = (ended.finished_at - ended.claimed_at).total_seconds() if ended.claimed_at else None
-            self.vitals.ended(ended.queue, ran_s)
+            self.vitals.ended(
+                (ended.task_id, ended.number),
+                claimed_at=ended.claimed_at,
+                finished_at=ended.finished_at,
+                tokens=ended.tokens,
+            )
             if ended.outcome != "succeeded":
                 unsuccessful.append(ended.task_id)
         if unsuccessful:
             for row in tasks.held(self.db, unsuccessful):
-                self.backlog.add(task_of(row))
+                self.backlog.add(self.task_of(row))
 
     def look_at_workers(self) -> None:
-        slots: dict[str, int] = defaultdict(int)
-        for worker in workers.present(self.db, STALE_S):
-            for queue, count in worker.slots.items():
-                slots[queue] += count
+        slots = read_slots(self.db)
         if slots != self.vitals.slots:
             log.info("workers", slots=dict(slots))
         self.vitals.slots = slots
@@ -225,6 +228,7 @@ class Brain:
 
     def dispatch(self) -> None:
         """Give each task that need not wait to its model."""
+        self.look_again_at = None
         while self.dispatch_batch() == MOST_AT_ONCE:
             pass
 
@@ -239,7 +243,8 @@ class Brain:
         refused: dict[UUID, dict[str, Any]] = {}
         for task, decision in self.backlog.decide(now, self.decide):
             if isinstance(decision, Run):
-                self.vitals.started(decision.model.queue)
+                tokens = most_tokens(decision.model, task.needs)
+                self.vitals.placed((task.id, len(task.tried) + 1), decision.model, tokens)
                 placed.append(placement(task, decision, now))
             else:
                 refused[task.id] = stored(NoModelError(task.profile, objections(decision.passed_over)))
@@ -253,20 +258,18 @@ class Brain:
 
     def decide(self, task: Task) -> Plan:
         now = datetime.now(UTC)
-        return plan(task, candidates(task, self.catalog, now.date()), self.catalog, self.vitals, now)
+        decision = plan(task, candidates(task, self.catalog, now.date()), self.catalog, self.vitals, now)
+        if isinstance(decision, Wait) and decision.until:
+            self.look_again_at = min(decision.until, self.look_again_at or decision.until)
+        return decision
 
     def place(self, placed: Sequence[Placement]) -> None:
         """Write a batch of decisions, and publish them after the commit."""
         moved = {attempt.task_id: attempt for attempt in tasks.queue(self.db, placed, epoch=self.epoch)}
-        queued: list[QueuedAttempt] = []
         for each in placed:
-            attempt = moved.get(each.task_id)
-            if attempt is None:
-                self.vitals.ended(each.queue, None)
-                continue
-            key = (attempt.task_id, attempt.number)
-            self.open_attempts[key] = OpenAttempt(*key, attempt.model, attempt.queue)
-            queued.append(attempt)
+            if each.task_id not in moved:
+                self.forget(each.task_id)
+        queued = [moved[each.task_id] for each in placed if each.task_id in moved]
         self.publish(queued)
         log.info("dispatched", tasks=len(queued), to=dict(Counter(attempt.model for attempt in queued)))
 
@@ -298,25 +301,37 @@ class Brain:
         self.learn_of(ids)
 
     def learn_of(self, ids: Sequence[UUID]) -> None:
-        keys = [key for key in self.open_attempts if key[0] in set(ids)]
-        self.learn(f"{task_id}:{number}" for task_id, number in keys)
+        of_ids = set(ids)
+        keys = [key for key in self.vitals.under_way if key[0] in of_ids]
+        self.learn(attempts.hints(keys))
 
+    def forget(self, task_id: UUID) -> None:
+        """Take back the placement of a task that was cancelled in the meantime."""
+        for key in [key for key in self.vitals.under_way if key[0] == task_id]:
+            self.vitals.ended(key, claimed_at=None, finished_at=None, tokens=0)
 
-def task_of(row: HeldTask) -> Task:
-    """Turn a ledger row into what a plan sees."""
-    return Task(
-        id=row.id,
-        profile=row.profile,
-        focus=row.focus,
-        model=row.model,
-        agent=row.agent,
-        priority=row.priority,
-        not_before=row.not_before,
-        deadline=row.deadline,
-        needs=needs_from(row.needs),
-        accepted_at=row.accepted_at,
-        tried=tuple((model, why) for model, why in row.tried),
-    )
+    def task_of(self, row: HeldTask) -> Task:
+        """Turn a ledger row into what a plan sees."""
+        profile = self.catalog.profiles.get(row.profile) if row.profile else None
+        return Task(
+            id=row.id,
+            profile=row.profile,
+            focus=row.focus,
+            model=row.model,
+            agent=row.agent,
+            priority=row.priority,
+            not_before=row.not_before,
+            deadline=row.deadline,
+            needs=needs_from(row.needs),
+            accepted_at=row.accepted_at,
+            patient_until=patience_end(
+                max(row.accepted_at, row.not_before or row.accepted_at),
+                profile.patience_s if profile else DEFAULT_PATIENCE_S,
+                row.deadline,
+                max(self.vitals.service_s.values(), default=None),
+            ),
+            tried=tuple((model, why) for model, why in row.tried),
+        )
 
 
 def held_form(task: NewTask, accepted_at: datetime) -> HeldTask:

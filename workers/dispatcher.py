@@ -172,9 +172,10 @@ def drain(queue: "SimpleQueue[UUID]") -> list[UUID]:
 
 def sleep_s(brain: Brain) -> float:
     """Tell how long nothing will happen by itself."""
-    moment = brain.backlog.next_moment()
-    if moment is None:
+    moments = [moment for moment in (brain.backlog.next_moment(), brain.look_again_at) if moment]
+    if not moments:
         return TICK_S
+    moment = min(moments)
     return min(TICK_S, max(0.0, (moment - datetime.now(UTC)).total_seconds()))
 
 

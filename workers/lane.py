@@ -106,14 +106,15 @@ class Lane:
         Returns:
             Whether the row is there now.
         """
-        if not self.leaving.is_set():
+        is_leaving = self.leaving.is_set()
+        if not is_leaving:
             host, pid = socket.gethostname(), os.getpid()
             workers.seen(db, name=self.worker, host=host, pid=pid, slots=dict(self.slots))
         elif is_shown:
             workers.left(db, self.worker)
-        if is_shown == self.leaving.is_set():
+        if is_shown == is_leaving:
             workers.notify(db)
-        return not self.leaving.is_set()
+        return not is_leaving
 
     def leave(self) -> None:
         """Say goodbye: the brain sends no more, while what runs goes on to its end."""

@@ -189,6 +189,17 @@ def test_a_priority_goes_before_another(fleet: Settings):
     assert last_claimed > claimed[2] + timedelta(seconds=0.15)
 
 
+def test_a_limit_is_kept_and_waited_for_until_patience_ends(fleet: Settings):
+    """Three a minute means three; the others wait, and pay only once they have waited long enough."""
+    results = [complete.delay(f"number {n}", profile="scarce") for n in range(5)]
+    answers = [result.get(timeout=WAIT_S)["fleet"] for result in results]
+
+    assert sorted(answer["model"] for answer in answers) == ["scarce", "scarce", "scarce", "toll", "toll"]
+    paid = [answer for answer in answers if answer["model"] == "toll"]
+    assert all(2 <= answer["waited_s"] < 5 for answer in paid)
+    assert all(float(answer["cost_usd"]) > 0 for answer in paid)
+
+
 def test_an_ignored_result_is_not_stored(fleet: Settings):
     """The row is still there: only Redis is spared."""
     result = complete.apply_async(("quiet",), {"profile": "social"}, ignore_result=True)

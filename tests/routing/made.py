@@ -69,5 +69,6 @@ def a_task(**fields: Any) -> Task:
         "deadline": None,
         "needs": Needs(prompt_tokens=10, max_tokens=100),
         "accepted_at": NOW,
+        "patient_until": fields.get("accepted_at", NOW),
     }
     return Task(**{**known, **fields})

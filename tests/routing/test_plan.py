@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,19 @@ CATALOG = a_catalog(
     last_resort=("starter",),
 )
 
-EVERYTHING_UP = Vitals(slots={"paid": 4, "free": 4, "cpu.qwen": 1, "cpu.starter": 1})
+
+def some_vitals(
+    slots: dict[str, int], under_way: dict[str, int] | None = None, service_s: dict[str, float] | None = None
+) -> Vitals:
+    """Make a picture with so many attempts under way, by model."""
+    vitals = Vitals(CATALOG, slots=slots, service_s=service_s or {})
+    for model, count in (under_way or {}).items():
+        for _ in range(count):
+            vitals.placed((uuid4(), 1), CATALOG.model(model), 100)
+    return vitals
+
+
+EVERYTHING_UP = some_vitals(slots={"paid": 4, "free": 4, "cpu.qwen": 1, "cpu.starter": 1})
 
 
 def names(task: Task, catalog: Catalog = CATALOG) -> list[str]:
@@ -82,7 +95,7 @@ def test_the_first_ready_candidate_runs():
 
 def test_a_candidate_without_a_worker_is_passed_over_and_says_so():
     """The Mac that was down, and nobody noticed."""
-    decision = decide(a_task(), Vitals(slots={"cpu.qwen": 1}))
+    decision = decide(a_task(), some_vitals({"cpu.qwen": 1}))
 
     assert isinstance(decision, Run)
     assert decision.model == LOCAL
@@ -94,7 +107,7 @@ def test_a_candidate_without_a_worker_is_passed_over_and_says_so():
 
 def test_a_task_waits_while_every_slot_is_taken():
     """Bound at the last moment: until a slot is free the task can still change its mind."""
-    vitals = Vitals(slots={"cpu.qwen": 2}, open_attempts=Counter({"cpu.qwen": 2}))
+    vitals = some_vitals({"cpu.qwen": 2}, {"qwen": 2})
 
     decision = decide(a_task(model="qwen"), vitals)
 
@@ -104,9 +117,8 @@ def test_a_task_waits_while_every_slot_is_taken():
 
 def test_a_fast_worker_gets_work_ahead_and_a_slow_one_does_not():
     """A worker that needs 2 ms must not wait for the brain; one that needs 5 s must not hoard tasks."""
-    busy = Counter({"cpu.qwen": 8})
-    fast = Vitals(slots={"cpu.qwen": 8}, open_attempts=busy, service_s={"cpu.qwen": 0.002})
-    slow = Vitals(slots={"cpu.qwen": 8}, open_attempts=busy, service_s={"cpu.qwen": 5.0})
+    fast = some_vitals({"cpu.qwen": 8}, {"qwen": 8}, {"cpu.qwen": 0.002})
+    slow = some_vitals({"cpu.qwen": 8}, {"qwen": 8}, {"cpu.qwen": 5.0})
 
     assert fast.room("cpu.qwen") == 1000
     assert slow.room("cpu.qwen") == 0
@@ -114,7 +126,7 @@ def test_a_fast_worker_gets_work_ahead_and_a_slow_one_does_not():
 
 def test_a_profile_bounded_to_local_models_never_leaves_the_house():
     """`max_tier: local` is a promise about money and about privacy."""
-    everything_but_local = Vitals(slots={"paid": 4, "free": 4})
+    everything_but_local = some_vitals({"paid": 4, "free": 4})
 
     decision = decide(a_task(profile="private"), everything_but_local)
 
@@ -136,7 +148,7 @@ def test_a_model_with_a_short_answer_takes_a_task_that_would_allow_a_longer_one(
     """max_tokens is a bound: the starter model may answer briefly where nothing else answers at all."""
     task = a_task(needs=Needs(prompt_tokens=1000, max_tokens=8192))
 
-    decision = decide(task, Vitals(slots={"cpu.starter": 1}))
+    decision = decide(task, some_vitals({"cpu.starter": 1}))
 
     assert isinstance(decision, Run)
     assert decision.model == STARTER
@@ -159,13 +171,13 @@ tasks = st.builds(
     model=st.sampled_from([None, "kimi", "trinity", "qwen", "starter"]),
     needs=st.builds(Needs, prompt_tokens=st.integers(0, 300_000), max_tokens=st.integers(1, 100_000)),
     tried=st.lists(st.sampled_from([("kimi", "x"), ("qwen", "y"), ("trinity", "z")]), max_size=3).map(tuple),
-    accepted_at=st.integers(0, 1000).map(lambda s: NOW - timedelta(seconds=s)),
+    patient_until=st.integers(-100, 100).map(lambda s: NOW + timedelta(seconds=s)),
 )
 queues = ["paid", "free", "cpu.qwen", "cpu.starter"]
 vitals = st.builds(
-    Vitals,
+    some_vitals,
     slots=st.dictionaries(st.sampled_from(queues), st.integers(0, 8)),
-    open_attempts=st.dictionaries(st.sampled_from(queues), st.integers(0, 12)).map(Counter),
+    under_way=st.dictionaries(st.sampled_from(list(CATALOG.models)), st.integers(0, 12)),
     service_s=st.dictionaries(st.sampled_from(queues), st.floats(0, 100)),
 )
 
@@ -196,7 +208,7 @@ def test_placing_never_overfills_a_queue(waiting: list[Task], vitals: Vitals):
     for task in waiting:
         decision = decide(task, vitals)
         if isinstance(decision, Run):
-            vitals.started(decision.model.queue)
+            vitals.placed((task.id, 1), decision.model, 100)
             placed[decision.model.queue] += 1
 
     assert all(placed[queue] <= room[queue] for queue in queues)

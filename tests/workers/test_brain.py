@@ -21,6 +21,7 @@ from ledger import attempts, leadership, tasks
 from ledger.connect import Connection, connect
 from ledger.errors import NotLeadingError
 from ledger.tasks import Fate
+from routing.plan import Wait
 from workers import lane as lanes
 from workers.app import make_app
 from workers.brain import Brain
@@ -62,7 +63,9 @@ def brain(db: Connection, redis: Redis, app: Celery, catalog: Catalog) -> Brain:
 
 @pytest.fixture
 def lane(db_url: str, catalog: Catalog) -> Iterator[Lane]:
-    opened = Lane(db_url, catalog, "worker@test", {"echo.echo": 2, "echo.parrot": 2, "mlx.absent": 1})
+    opened = Lane(
+        db_url, catalog, "worker@test", {"echo.echo": 2, "echo.parrot": 2, "echo.scarce": 8, "mlx.absent": 1}
+    )
     lanes.open_lane = opened
     yield opened
     lanes.open_lane = None
@@ -183,8 +186,29 @@ def test_a_new_brain_takes_up_where_the_old_one_was_killed(
     successor.rebuild()
 
     assert held in successor.backlog.tasks
-    assert list(successor.open_attempts) == [(queued, 1)]
+    assert list(successor.vitals.under_way) == [(queued, 1)]
     assert run_attempt(next_request(redis, "echo.echo"))["id"] == f"chatcmpl-{queued}"
+
+
+def test_a_limit_holds_across_a_restart_of_the_dispatcher(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """What was called a moment ago is in the ledger, not in a memory that a restart empties."""
+    for _ in range(4):
+        send(app, profile="scarce")
+    wait_for_presence(brain)
+    brain.tick([])
+    run_attempt(next_request(redis, "echo.scarce"))
+    successor = replace(brain, epoch=next_epoch(brain))
+
+    successor.rebuild()
+    successor.tick([])
+
+    (waiting,) = successor.backlog.tasks.values()
+    assert redis.llen("echo.toll") == 0
+    decision = successor.decide(waiting)
+    assert isinstance(decision, Wait)
+    assert decision.passed_over[0][1].why == "model scarce allows 3 requests a minute"
 
 
 def test_a_brain_that_was_paused_writes_nothing(
@@ -244,8 +268,8 @@ def test_finished_attempts_free_their_slots_without_a_hint(
 
     brain.tick([])
 
-    assert brain.open_attempts == {}
-    assert brain.vitals.open_attempts["echo.echo"] == 0
+    assert brain.vitals.under_way == {}
+    assert brain.vitals.in_queue["echo.echo"] == 0
 
 
 def test_a_dead_workers_slots_are_not_counted_on(brain: Brain, lane: Lane, db: Connection):

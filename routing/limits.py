@@ -1,0 +1,146 @@
+"""What providers and models allow: requests a minute and a day, tokens a minute, calls at once.
+
+N allowed means N, never N+1. An attempt counts from the moment it is placed, because it may call the
+provider at any time from then on; once the ledger tells when it was claimed, it counts from there.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from config.models import Limits
+
+Key = tuple[UUID, int]
+"""(task id, number of the attempt)"""
+
+MINUTE = timedelta(minutes=1)
+
+SLACK = timedelta(seconds=1)
+"""Between the claim and the moment at which the provider counts the request, and between two clocks."""
+
+
+class Placed(NamedTuple):
+    """An attempt that may still call, or is calling."""
+
+    claimed_at: datetime | None
+    """None: no worker has it yet."""
+    tokens: int
+    """The most that it will use."""
+
+
+class Called(NamedTuple):
+    """A call that has ended."""
+
+    at: datetime
+    tokens: int
+
+
+class Full(NamedTuple):
+    """A limit that leaves no room."""
+
+    why: str
+    until: datetime | None
+    """None: until one of the attempts that are under way has been claimed or has ended."""
+
+
+@dataclass
+class Usage:
+    """What was and is being used of one provider or model."""
+
+    placed: dict[Key, Placed] = field(default_factory=dict[Key, Placed])
+    recent: deque[Called] = field(default_factory=deque[Called])
+    """In order of their end; pruned as they leave the minute."""
+    day: date = date.min
+    calls_today: int = 0
+    """Ended calls of `day`, UTC."""
+
+    def place(self, key: Key, tokens: int, claimed_at: datetime | None = None) -> None:
+        """Take note of an attempt that was placed, or of its claim."""
+        self.placed[key] = Placed(claimed_at, tokens)
+
+    def end(self, key: Key, claimed_at: datetime | None, tokens: int) -> None:
+        """Take note of the end of an attempt; one that was never claimed has called nobody."""
+        self.placed.pop(key, None)
+        if claimed_at is None:
+            return
+        self.recent.append(Called(claimed_at, tokens))
+        self.count_on(claimed_at.date(), 1)
+
+    def count_on(self, day: date, calls: int) -> None:
+        """Add calls to a day's count; an older day than the one that is counted does not matter any more."""
+        if day > self.day:
+            self.day, self.calls_today = day, 0
+        if day == self.day:
+            self.calls_today += calls
+
+    def full(self, limits: Limits, tokens: int, now: datetime) -> Full | None:
+        """Say which limit leaves no room for one more attempt; None: there is room.
+
+        Args:
+            limits: those that are None do not bound.
+            tokens: the most that the attempt would use.
+            now: aware, UTC.
+        """
+        if limits.concurrency is not None and len(self.placed) >= limits.concurrency:
+            return Full(f"{limits.concurrency} at once", None)
+        return (
+            self.full_day(limits.requests_per_day, now)
+            or self.full_minute(limits.requests_per_minute, now)
+            or self.too_many_tokens(limits.tokens_per_minute, tokens, now)
+        )
+
+    def full_day(self, limit: int | None, now: datetime) -> Full | None:
+        if limit is None:
+            return None
+        ended = self.calls_today if self.day == now.date() else 0
+        if ended + len(self.placed) < limit:
+            return None
+        midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
+        return Full(f"{limit} requests a day", midnight)
+
+    def full_minute(self, limit: int | None, now: datetime) -> Full | None:
+        if limit is None:
+            return None
+        moments = self.leaving(now)
+        used = len(moments) + self.unclaimed
+        if used < limit:
+            return None
+        # As many must leave the minute as stand above the last one that may stay.
+        leaving = used - limit
+        until = moments[leaving] if leaving < len(moments) else None
+        return Full(f"{limit} requests a minute", until)
+
+    def too_many_tokens(self, limit: int | None, tokens: int, now: datetime) -> Full | None:
+        if limit is None:
+            return None
+        calls = sorted(self.in_the_minute(now))
+        used = sum(call.tokens for call in calls)
+        used += sum(placed.tokens for placed in self.placed.values() if placed.claimed_at is None)
+        # A task larger than the limit may run when nothing else does: it would never run otherwise.
+        if used == 0 or used + tokens <= limit:
+            return None
+        for call in calls:
+            used -= call.tokens
+            if used == 0 or used + tokens <= limit:
+                return Full(f"{limit} tokens a minute", call.at + MINUTE + SLACK)
+        return Full(f"{limit} tokens a minute", None)
+
+    @property
+    def unclaimed(self) -> int:
+        return sum(1 for placed in self.placed.values() if placed.claimed_at is None)
+
+    def leaving(self, now: datetime) -> list[datetime]:
+        """Tell when each call of the last minute stops to count, in order."""
+        return sorted(call.at + MINUTE + SLACK for call in self.in_the_minute(now))
+
+    def in_the_minute(self, now: datetime) -> list[Called]:
+        """List the calls that count now, ended or not."""
+        since = now - MINUTE - SLACK
+        while self.recent and self.recent[0].at <= since:
+            self.recent.popleft()
+        running = (
+            Called(placed.claimed_at, placed.tokens) for placed in self.placed.values() if placed.claimed_at
+        )
+        return [call for call in (*self.recent, *running) if call.at > since]
