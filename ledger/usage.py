@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -40,6 +41,57 @@ ATTEMPTS_OF = """
       LEFT JOIN attempts ON attempts.task_id = tasks.id
      WHERE tasks.id = ANY (%(ids)s)
      ORDER BY tasks.accepted_at, tasks.id, attempts.number
+"""
+
+TASKS_BETWEEN = """
+    SELECT id
+      FROM tasks
+     WHERE id BETWEEN %(first)s AND %(last)s
+     ORDER BY id
+     LIMIT %(most)s
+"""
+
+TASK = """
+    SELECT id, state, profile, focus, model, agent, priority, not_before, deadline, needs, accepted_at,
+           finished_at, error
+      FROM tasks
+     WHERE id = %(id)s
+"""
+
+LIFE = """
+    SELECT number, model, tier, queue, passed_over, reserved_usd, queued_at, worker, claimed_at, lease_until,
+           finished_at, outcome, prompt_tokens, cached_tokens, completion_tokens, cost_usd, first_token_s,
+           error
+      FROM attempts
+     WHERE task_id = %(id)s
+     ORDER BY number
+"""
+
+STATE = "SELECT state FROM tasks WHERE id = %(id)s"
+
+MODELS = """
+    WITH recent AS (
+        SELECT model,
+               count(*) AS attempts,
+               count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,
+               sum(completion_tokens) FILTER (WHERE outcome = 'succeeded')::float8
+                   / nullif(sum(extract(epoch FROM finished_at - claimed_at))
+                                FILTER (WHERE outcome = 'succeeded'), 0)::float8 AS tokens_per_s,
+               max(finished_at) FILTER (WHERE outcome <> 'succeeded') AS last_error_at
+          FROM attempts
+         WHERE finished_at >= %(since)s
+           AND outcome <> 'cancelled'
+         GROUP BY model
+    )
+    SELECT model, attempts, succeeded, tokens_per_s, last_error_at,
+           (SELECT coalesce(error ->> 'text', outcome)
+              FROM attempts
+             WHERE attempts.finished_at = recent.last_error_at
+               AND attempts.model = recent.model
+               AND outcome NOT IN ('succeeded', 'cancelled')
+             LIMIT 1) AS last_error
+      FROM recent
+     ORDER BY model
 """
 
 SERVER_VERSION = "SELECT current_setting('server_version')"
@@ -94,6 +146,65 @@ class TaskAttempt:
     finished_at: datetime | None
 
 
+@dataclass(frozen=True)
+class TaskInFull:
+    """All that the ledger has of a task, but for its text and what Celery attached to it."""
+
+    id: UUID
+    state: str
+    profile: str | None
+    focus: str | None
+    model: str | None
+    """What the caller named."""
+    agent: str
+    priority: int
+    not_before: datetime | None
+    deadline: datetime | None
+    needs: dict[str, Any]
+    accepted_at: datetime
+    finished_at: datetime | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class AttemptInFull:
+    """All that the ledger has of an attempt, but for the answer."""
+
+    number: int
+    model: str
+    tier: str
+    queue: str
+    passed_over: list[list[str]]
+    """[model, objection] for each candidate before this one."""
+    reserved_usd: Decimal
+    queued_at: datetime
+    worker: str | None
+    claimed_at: datetime | None
+    lease_until: datetime | None
+    finished_at: datetime | None
+    outcome: str | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: Decimal | None
+    first_token_s: float | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """How a model did lately; attempts that were cancelled are left out."""
+
+    model: str
+    attempts: int
+    succeeded: int
+    tokens_per_s: float | None
+    """What one successful attempt wrote in a second, from claim to finish; None: nothing succeeded."""
+    last_error_at: datetime | None
+    last_error: str | None
+    """Its text, or how the attempt ended if it left none."""
+
+
 def open_tasks(db: Connection) -> OpenTasks:
     """Count the tasks that have not ended, by state; quick, however many have.
 
@@ -117,6 +228,39 @@ def attempts_of(db: Connection, ids: list[UUID]) -> list[TaskAttempt]:
     """
     with db.cursor(row_factory=class_row(TaskAttempt)) as cursor:
         return cursor.execute(ATTEMPTS_OF, {"ids": ids}).fetchall()
+
+
+def tasks_between(db: Connection, first: UUID, last: UUID, most: int) -> list[UUID]:
+    """Read the ids of at most `most` tasks from `first` to `last`, both included, in order of id."""
+    return [row[0] for row in db.execute(TASKS_BETWEEN, {"first": first, "last": last, "most": most})]
+
+
+def task(db: Connection, task_id: UUID) -> TaskInFull | None:
+    """Read a task; None: it is not accepted."""
+    with db.cursor(row_factory=class_row(TaskInFull)) as cursor:
+        return cursor.execute(TASK, {"id": task_id}).fetchone()
+
+
+def life(db: Connection, task_id: UUID) -> list[AttemptInFull]:
+    """Read all attempts of a task, in order of number."""
+    with db.cursor(row_factory=class_row(AttemptInFull)) as cursor:
+        return cursor.execute(LIFE, {"id": task_id}).fetchall()
+
+
+def state(db: Connection, task_id: UUID) -> str | None:
+    """Tell the state of a task; None: it is not accepted."""
+    row = db.execute(STATE, {"id": task_id}).fetchone()
+    return row[0] if row else None
+
+
+def models(db: Connection, since: datetime) -> list[ModelRecord]:
+    """Add up how the models did, by name.
+
+    Returns:
+        One row per model of which an attempt ended after `since`.
+    """
+    with db.cursor(row_factory=class_row(ModelRecord)) as cursor:
+        return cursor.execute(MODELS, {"since": since}).fetchall()
 
 
 def server_version(db: Connection) -> str:

@@ -7,6 +7,7 @@ FleetError
 ├── UnreadableMessageError   a message on the queue `dispatch` is none of ours
 ├── EmbeddedServiceError     the embedded Redis or Postgres cannot be started or stopped
 ├── ModelFileError           a local model's file is not here and cannot be fetched
+├── UnknownTaskError         no task, or more than one, has that id
 ├── FleetIsUpError           somebody keeps the fleet of this home up already
 └── NotThereError            a server, a port or a program that is needed cannot be used
 """
@@ -119,3 +120,16 @@ class ModelFileError(FleetError):
 
     def __str__(self) -> str:
         return f"{self.model} cannot be fetched: {self.why}; {self.what_to_do}"
+
+
+class UnknownTaskError(FleetError):
+    """No task, or more than one, is meant by what was given as an id."""
+
+    def __init__(self, asked: str, why: str, what_to_do: str) -> None:
+        super().__init__(asked, why, what_to_do)
+        self.asked = asked
+        self.why = why
+        self.what_to_do = what_to_do
+
+    def __str__(self) -> str:
+        return f"{self.asked!r} {self.why}; {self.what_to_do}"

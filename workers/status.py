@@ -21,10 +21,12 @@ from ledger.migrate import current_version, newest_version
 from ledger.usage import OpenTasks, WorkerLoad
 from workers import embedded, pidfile
 from workers.app import DISPATCH_QUEUE
-from workers.brain import STALE_S
 from workers.errors import NotThereError
 from workers.inbox import Inbox
+from workers.picture import STALE_S
+from workers.reading import silent
 from workers.screen import fleet_version, print_rows
+from workers.words import duration
 
 REMEMBERED_S = 3600.0
 """How long a worker that fell silent is still shown."""
@@ -96,11 +98,6 @@ def status(settings: Settings) -> Status:
         raise silent("Postgres", settings.database_url, error) from error
 
 
-def silent(name: str, url: str, error: Exception) -> NotThereError:
-    what = f"{name} does not answer at {without_password(url)} ({type(error).__name__})"
-    return NotThereError(what, "start the fleet: `fleet up`")
-
-
 def look_into_redis(settings: Settings) -> tuple[int, int, str]:
     """Count the messages that wait and the dead letters, and ask for Redis's version."""
     with redis.Redis.from_url(
@@ -159,11 +156,3 @@ def show(console: Console, found: Status) -> None:
         seen = f"{duration(worker.silent_s)} ago" + ("" if is_there(worker) else ", gone")
         table.add_row(worker.name, worker.host, queues, str(worker.running), seen)
     console.print(table)
-
-
-def duration(seconds: float) -> str:
-    """Write a time span in its largest unit: 12 s, 3 min, 2 h."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"

@@ -1,0 +1,40 @@
+"""`fleet`: the command line."""
+
+import click
+
+from workers.cli import asking, ledger, looking, running
+from workers.cli.group import Fleet
+
+
+@click.group(cls=Fleet, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="aria-fleet", prog_name="fleet")
+def main() -> None:
+    """Run language-model work in the background, on the cheapest model that will do.
+
+    \b
+    Start here:
+      fleet up                                   run everything on this host
+      fleet complete "Hello" --profile social    ask, wait, print the answer
+      fleet status                               who is there, what waits
+      fleet models                               which models are ready, and why the others are not
+      fleet explain TASK                         why a task ran where it ran, or why it waits
+    """
+
+
+for command in (
+    asking.complete_command,
+    asking.cancel,
+    looking.status,
+    looking.explain,
+    looking.models,
+    running.up,
+    running.down,
+    running.demo,
+    running.pull,
+    running.dispatcher,
+    running.worker,
+    running.beat,
+    running.flower,
+    ledger.db,
+):
+    main.add_command(command)

@@ -1,0 +1,87 @@
+"""Commands that ask for something: a completion, the end of one."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from config.settings import settings
+from workers.errors import RedisUnreachableError
+
+
+@click.command(name="complete")
+@click.argument("prompt", required=False)
+@click.option("--profile", help="The kind of work, e.g. social; carries a default prompt.")
+@click.option("--focus", help="The agent's persona, e.g. journalist; names a model.")
+@click.option("--model", help="A model of the catalog, before the profile's own.")
+@click.option("--agent", help="Who asks; for the books.")
+@click.option("--temperature", type=float, help="From 0 to 2.")
+@click.option("--max-tokens", type=int, help="The longest answer, in tokens.")
+@click.option("--stop", multiple=True, help="End the answer before this text; may be repeated.")
+@click.option("--seed", type=int, help="The same seed, model and host give the same answer.")
+@click.option("--timeout", type=float, default=600, show_default=True, help="Seconds to wait for the answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole chat.completion.")
+def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **asked: Any) -> None:  # noqa: ANN401 - one per option
+    """Ask a model, wait, and print the answer. A prompt of `-` is read from standard input."""
+    from celery.exceptions import TimeoutError as NoAnswerYet  # noqa: PLC0415
+
+    from workers.tasks import complete  # noqa: PLC0415
+
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    arguments = {name: value for name, value in asked.items() if value not in (None, ())}
+    if "stop" in arguments:
+        arguments["stop"] = list(arguments["stop"])
+    task_id = None
+    try:
+        pending = complete.apply_async((prompt,) if prompt is not None else (), arguments)
+        task_id = pending.id
+        answer = pending.get(timeout=timeout)
+    except NoAnswerYet as error:
+        message = f"no answer after {timeout:g} s; the task {task_id} goes on: see `fleet status`"
+        raise click.ClickException(message) from error
+    except RedisUnreachableError:
+        raise
+    except Exception as error:
+        raise click.ClickException(f"{type(error).__name__}: {error}") from error
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    click.echo(answer["choices"][0]["message"]["content"])
+    fleet = answer["fleet"]
+    cost = "unknown" if fleet["cost_usd"] is None else f"${fleet['cost_usd']}"
+    click.secho(
+        f"{fleet['model']} ({fleet['tier']}), {answer['usage']['total_tokens']} tokens, {cost}, "
+        f"waited {fleet['waited_s']:.1f} s, ran {fleet['ran_s']:.1f} s",
+        dim=True,
+        err=True,
+    )
+
+
+@click.command()
+@click.argument("task")
+@click.option("--timeout", type=float, default=10, show_default=True, help="Seconds to wait for the end.")
+@click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
+def cancel(task: str, timeout: float, *, as_json: bool) -> None:
+    """Cancel TASK, if no worker has begun it: its id, or the first 8 or more digits of it.
+
+    Its caller gets TaskRevokedError, as after Celery's own `revoke`. The exit status is 0 if the task was
+    cancelled, 1 if it runs already, has ended, or if nobody acted in time.
+
+    \b
+    Examples:
+      fleet cancel 5f1c2a9e
+      fleet cancel 5f1c2a9e-8d0b-4c52-9c0e-0a8f7c3e2b11 --timeout 30
+    """
+    from workers.cancel import cancel as run  # noqa: PLC0415
+    from workers.reading import reading  # noqa: PLC0415
+
+    with reading(settings(), "cancel") as db:
+        found = run(db, settings(), task, timeout)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2, default=str))
+    else:
+        click.echo(f"task {found.task_id}: {found.text}", err=not found.is_cancelled)
+    sys.exit(0 if found.is_cancelled else 1)

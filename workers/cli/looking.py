@@ -1,0 +1,113 @@
+"""Commands that look and change nothing."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from config.settings import settings
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
+def status(*, as_json: bool) -> None:
+    """Show who leads, who works and what waits.
+
+    The exit status is 0 if a dispatcher leads and a worker is there, else 1.
+
+    \b
+    Examples:
+      fleet status
+      fleet status --json | jq .tasks.held
+      until fleet status > /dev/null 2>&1; do sleep 1; done     wait until a fleet is up
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers import status as module  # noqa: PLC0415
+
+    found = module.status(settings())
+    if as_json:
+        click.echo(json.dumps(module.as_json(found), indent=2, default=str))
+    else:
+        module.show(Console(), found)
+    sys.exit(0 if found.is_serving else 1)
+
+
+@click.command()
+@click.argument("task", metavar="[TASK | TEXT]", required=False)
+@click.option("--profile", help="Explain a TEXT instead: what would happen to it with this profile.")
+@click.option("--focus", help="The same with a focus.")
+@click.option("--model", help="The same with a model of the catalog.")
+@click.option("--max-tokens", type=int, help="The same with an answer of so many tokens at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
+def explain(task: str | None, *, as_json: bool, **asked: Any) -> None:  # noqa: ANN401 - one per option
+    """Say why a task ran where it ran, or why it waits.
+
+    TASK is a task's id, or the first 8 or more digits of it. Printed are what was asked, each attempt with
+    the models passed over and why, waits, tokens, cost and the end; for a task that is held also what would
+    be decided now. The prompt is never printed.
+
+    With --profile, --focus, --model or --max-tokens: what would happen now to a task with this TEXT (`-`
+    reads it from standard input; without one, the profile's default prompt is meant). Nothing is enqueued.
+
+    \b
+    Examples:
+      fleet explain 5f1c2a9e
+      fleet explain 5f1c2a9e --json | jq .now.candidates
+      fleet explain --profile social "Write a post about today's release."
+      fleet explain --model kimi --max-tokens 4000 - < prompt.txt
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers import explain as module  # noqa: PLC0415
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.life import life  # noqa: PLC0415
+    from workers.reading import reading  # noqa: PLC0415
+
+    options = {name: value for name, value in asked.items() if value is not None}
+    if task is None and not options:
+        message = "give the id of a task, or a text with --profile, --focus or --model"
+        raise click.UsageError(message)
+    with reading(settings(), "explain") as db:
+        if options:
+            text = sys.stdin.read() if task == "-" else task
+            expected = module.expect(db, catalog(), text, **options)
+            if as_json:
+                click.echo(json.dumps(asdict(expected), indent=2, default=str))
+            else:
+                module.show_forecast(Console(), expected)
+            return
+        found = life(db, catalog(), task or "")
+    if as_json:
+        click.echo(json.dumps(module.life_as_json(found), indent=2, default=str))
+    else:
+        module.show_life(Console(), found)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
+def models(*, as_json: bool) -> None:
+    """List the models of the catalog: which are ready, and why the others are not.
+
+    Each is asked as a plan would ask it, about a small task. A model is ready, busy (it may take a task
+    later) or unfit (it never can). How it did is read from the attempts of the last day.
+
+    \b
+    Examples:
+      fleet models
+      fleet models --json | jq '.[] | select(.state == "ready") | .name'
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers import model_states as module  # noqa: PLC0415
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.reading import reading  # noqa: PLC0415
+
+    with reading(settings(), "models") as db:
+        found = module.model_states(db, catalog())
+    if as_json:
+        click.echo(json.dumps(module.as_json(found), indent=2, default=str))
+    else:
+        module.show(Console(), found)

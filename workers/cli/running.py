@@ -1,0 +1,128 @@
+"""Commands that run the fleet, or one part of it."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from config.settings import settings
+
+
+@click.command()
+def up() -> None:
+    """Run everything that this host can: services, dispatcher, workers, beat and Flower.
+
+    Redis and Postgres are started here unless FLEET_REDIS_URL and FLEET_DATABASE_URL name yours. The
+    first screen says what runs where, and what is missing and why. Ctrl-C ends all of it; so does
+    `fleet down` in another terminal. A process that ends by itself is started again.
+
+    \b
+    Examples:
+      fleet up
+      FLEET_HOME=~/try fleet up                  another fleet, with data of its own
+      nohup fleet up > fleet.log &               without a terminal
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.up import up as run  # noqa: PLC0415
+
+    run(settings(), catalog(), Console())
+
+
+@click.command()
+def down() -> None:
+    """End the `fleet up` of this home, and what a crash left of one.
+
+    Workers finish the attempts that they run, for a minute at most. What waits is in Postgres and goes on
+    with the next `fleet up`.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.down import down as run  # noqa: PLC0415
+
+    run(settings(), Console())
+
+
+@click.command()
+def demo() -> None:
+    """Run a task of every profile through a fleet that is made for it and removed afterwards.
+
+    It uses the starter model, which it fetches at first (93 MB), and touches no other fleet.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.demo import demo as run  # noqa: PLC0415
+
+    sys.exit(0 if run(Console()) else 1)
+
+
+@click.command()
+@click.argument("model")
+def pull(model: str) -> None:
+    """Fetch the file of a local MODEL, from where the catalog says that it comes.
+
+    Nothing is fetched that is on this host already. A running worker serves a new model after its next
+    start.
+
+    \b
+    Examples:
+      fleet pull smollm2                         the starter, 93 MB
+      FLEET_MODELS=/data/models fleet pull qwen3-local
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.pull import pull as run  # noqa: PLC0415
+
+    run(catalog().model(model), Console())
+
+
+@click.command()
+def dispatcher() -> None:
+    """Run a dispatcher: one leads, further ones stand by."""
+    from workers.app import app  # noqa: PLC0415
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.dispatcher import run_dispatcher  # noqa: PLC0415
+    from workers.logs import log_to_stderr  # noqa: PLC0415
+
+    log_to_stderr(settings().log_level)
+    run_dispatcher(settings(), catalog(), app)
+
+
+@click.command()
+@click.argument("lane", type=click.Choice(["cpu", "echo"]))
+@click.option("--slots", type=click.IntRange(1, 64), help="Attempts that each model runs at once.")
+@click.option("--model", "models", multiple=True, help="Serve only this model; may be repeated.")
+def worker(lane: str, slots: int | None, models: Sequence[str]) -> None:
+    """Run a lane worker: it takes the tasks of the models that this host has."""
+    from workers.lanes import run_worker  # noqa: PLC0415
+    from workers.logs import log_to_stderr  # noqa: PLC0415
+
+    log_to_stderr(settings().log_level)
+    run_worker(lane, slots=slots, only=models)
+
+
+@click.command()
+def beat() -> None:
+    """Run beat: it enqueues the tasks of schedule.yaml when they are due. Run one in a whole fleet."""
+    from workers.app import app  # noqa: PLC0415
+    from workers.beat import run_beat  # noqa: PLC0415
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.logs import log_to_stderr  # noqa: PLC0415
+
+    log_to_stderr(settings().log_level)
+    run_beat(app, catalog(), settings().home)
+
+
+@click.command()
+def flower() -> None:
+    """Run Flower: tasks and workers as pages, for the user `fleet`, on this machine only.
+
+    The password is FLEET_FLOWER_PASSWORD, or else what the first start wrote into `flower.password` in the
+    fleet's home. The port is FLEET_FLOWER_PORT, or 5555.
+    """
+    from workers.app import app  # noqa: PLC0415
+    from workers.flower import run_flower  # noqa: PLC0415
+
+    run_flower(app, settings())

@@ -1,0 +1,100 @@
+"""The life of one task, as the ledger has it, and what holds it up where it has not ended."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from config.catalog import Catalog
+from ledger import leadership, tasks, usage
+from ledger.connect import Connection
+from ledger.usage import AttemptInFull, TaskInFull
+from routing.vitals import Vitals
+from workers.errors import UnknownTaskError
+from workers.forecast import Forecast, forecast
+from workers.picture import read_vitals
+from workers.words import moment
+
+LEAST_PREFIX = 8
+"""Hex digits that a shortened id must have: the first group of a uuid."""
+
+DIGITS = 32
+
+MOST_NAMED = 3
+"""Ids that are named where a prefix fits several tasks."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """A task from its acceptance to now."""
+
+    task: TaskInFull
+    attempts: list[AttemptInFull]
+    forecast: Forecast | None
+    """What the brain would decide now; None: the task is not held."""
+    held_up: str | None
+    """Why the task does not go on, although a worker is to run it; None: nothing is known against it."""
+
+
+def find_task(db: Connection, asked: str) -> UUID:
+    """Find the task whose id starts so.
+
+    Raises:
+        UnknownTaskError: it is no part of an id, or that of no task, or of several.
+    """
+    digits = asked.strip().replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]+", digits) or len(digits) > DIGITS:
+        raise UnknownTaskError(
+            asked,
+            "is not the id of a task",
+            "expected a uuid, or its beginning, as `complete.delay(...).id` gives it",
+        )
+    if len(digits) < LEAST_PREFIX:
+        raise UnknownTaskError(asked, "is too short for an id", f"give at least {LEAST_PREFIX} of its digits")
+    found = usage.tasks_between(
+        db, UUID(digits.ljust(DIGITS, "0")), UUID(digits.ljust(DIGITS, "f")), MOST_NAMED + 1
+    )
+    if not found:
+        raise UnknownTaskError(
+            asked,
+            "is no task in the ledger",
+            "if it was enqueued just now, no dispatcher has accepted it yet: see `fleet status`",
+        )
+    if len(found) > 1:
+        named = ", ".join(map(str, found[:MOST_NAMED])) + (" and more" if len(found) > MOST_NAMED else "")
+        raise UnknownTaskError(asked, "fits several tasks", f"give more of the id: {named}")
+    return found[0]
+
+
+def life(db: Connection, catalog: Catalog, asked: str) -> Life:
+    """Read a task's life, all of one moment.
+
+    Raises:
+        UnknownTaskError: no task, or more than one, is meant.
+    """
+    with db.transaction():
+        task_id = find_task(db, asked)
+        now = datetime.now(UTC)
+        task = usage.task(db, task_id)
+        if task is None:
+            raise LookupError(task_id)
+        attempts = usage.life(db, task_id)
+        vitals = read_vitals(db, catalog, now)
+        expected = None
+        for held in tasks.held(db, [task_id]):
+            is_led = leadership.current(db).is_alive
+            expected = forecast(held, catalog, vitals, now, is_led=is_led)
+        return Life(task, attempts, expected, obstacle(attempts[-1], vitals, now) if attempts else None)
+
+
+def obstacle(attempt: AttemptInFull, vitals: Vitals, now: datetime) -> str | None:
+    """Say why an attempt that has not ended may never go on; None: nothing is known against it."""
+    if attempt.outcome is not None:
+        return None
+    if attempt.lease_until is None:
+        if not vitals.slots.get(attempt.queue):
+            return f"No live worker is on queue {attempt.queue}; it waits until one starts."
+        return None
+    if attempt.lease_until < now:
+        return f"The lease of {attempt.worker} ended {moment(attempt.lease_until)}: that worker is gone."
+    return None

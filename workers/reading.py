@@ -1,0 +1,38 @@
+"""The ledger, opened by a command that looks at it."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import IsolationLevel
+from psycopg.errors import UndefinedColumn, UndefinedTable
+
+from config.settings import Settings, without_password
+from ledger.connect import Connection, connect
+from workers.errors import NotThereError
+
+
+@contextmanager
+def reading(settings: Settings, name: str) -> Generator[Connection]:
+    """Open the ledger to read; inside `db.transaction()` all that is read is of one moment.
+
+    Raises:
+        NotThereError: it does not answer, or is not there in the form that this version knows.
+    """
+    try:
+        with connect(settings.database_url, name=name) as db:
+            db.isolation_level = IsolationLevel.REPEATABLE_READ
+            db.read_only = True
+            yield db
+    except psycopg.OperationalError as error:
+        raise silent("Postgres", settings.database_url, error) from error
+    except (UndefinedTable, UndefinedColumn) as error:
+        what = f"the database at {without_password(settings.database_url)} has no ledger of this version"
+        raise NotThereError(
+            what, "make it with `fleet db migrate`, or start the fleet: `fleet up`"
+        ) from error
+
+
+def silent(name: str, url: str, error: Exception) -> NotThereError:
+    what = f"{name} does not answer at {without_password(url)} ({type(error).__name__})"
+    return NotThereError(what, "start the fleet: `fleet up`")
