@@ -35,6 +35,10 @@ class Backlog:
     patience_ends: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
     not_before: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
     deadlines: list[tuple[datetime, UUID]] = field(default_factory=list[tuple[datetime, UUID]])
+    turns: dict[str, int] = field(default_factory=dict[str, int])
+    """The last turn that each agent had."""
+    turn: int = 0
+    """The turn that is being given out. Who did not come, or could not go, does not save turns up."""
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -75,7 +79,10 @@ class Backlog:
                 yield task
 
     def decide(self, now: datetime, decide: Callable[[Task], Plan]) -> Iterator[tuple[Task, Plan]]:
-        """Take out each task that need not wait, with its plan, in order of rank.
+        """Take out each task that need not wait, with its plan.
+
+        They go in order of priority; within it agents take turns, and each agent's tasks go in order of
+        rank: one agent's ten thousand tasks do not hold up another's one.
 
         Args:
             now: aware, UTC; tasks whose time has not come are left alone.
@@ -83,30 +90,45 @@ class Backlog:
         """
         self.wake(now)
         self.lose_patience(now)
-        order = [rank(task) for kind in list(self.by_kind) if (task := self.head(kind))]
+        order = [self.place(task) for kind in list(self.by_kind) if (task := self.head(kind))]
         heapq.heapify(order)
         decided: set[UUID] = set()
+        # Decisions only fill the fleet up: what waits now, waits for the same reason until this ends.
+        waiting: set[tuple[object, ...]] = set()
         while order:
-            task_id = heapq.heappop(order)[3]
+            place = heapq.heappop(order)
+            task_id = place[2][3]
             if task_id in decided:
                 continue  # It heads two lines: those of its kind, and those of its kind without patience.
-            decided.add(task_id)
             task = self.tasks[task_id]
+            if self.place(task) != place:
+                heapq.heappush(order, self.place(task))  # Its agent has had a turn in the meantime.
+                continue
+            decided.add(task_id)
+            alike = (*task.kind[1:], task.patient_until <= now)
+            if alike in waiting:
+                continue
             decision = decide(task)
             if isinstance(decision, Wait):
+                waiting.add(alike)
                 continue
             del self.tasks[task_id]
+            self.turn = self.turns[task.agent] = place[1]
             yield task, decision
             for is_patient in (True, False):
                 following = self.head((*task.kind, is_patient))
                 if following is not None:
-                    heapq.heappush(order, rank(following))
+                    heapq.heappush(order, self.place(following))
 
     def next_moment(self) -> datetime | None:
         """Tell when the clock alone changes something: a task comes due or expires."""
         heaps = (self.not_before, self.deadlines, self.patience_ends)
         moments = [heap[0][0] for heap in heaps if heap]
         return min(moments, default=None)
+
+    def place(self, task: Task) -> tuple[int, int, Rank]:
+        """Tell where a task stands now: its priority, the turn of its agent, its rank."""
+        return (task.priority, max(self.turns.get(task.agent, 0) + 1, self.turn), rank(task))
 
     def wake(self, now: datetime) -> None:
         while self.not_before and self.not_before[0][0] <= now:

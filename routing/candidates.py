@@ -8,6 +8,24 @@ from config.models import Model
 from routing.task import Task
 
 
+class Candidates:
+    """The models to consider for a task; each list is made once a day."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.day = date.min
+        self.known: dict[tuple[str | None, str | None, str | None], tuple[Model, ...]] = {}
+
+    def __call__(self, task: Task, today: date) -> tuple[Model, ...]:
+        """List the models, as `candidates` does."""
+        if today != self.day:
+            self.day, self.known = today, {}
+        asked = (task.profile, task.focus, task.model)
+        if asked not in self.known:
+            self.known[asked] = candidates(task, self.catalog, today)
+        return self.known[asked]
+
+
 def candidates(task: Task, catalog: Catalog, today: date) -> tuple[Model, ...]:
     """List the models to consider for a task, best first, each once.
 

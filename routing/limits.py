@@ -4,7 +4,7 @@ N allowed means N, never N+1. An attempt counts from the moment it is placed, be
 provider at any time from then on; once the ledger tells when it was claimed, it counts from there.
 """
 
-from collections import deque
+from bisect import bisect_right, insort
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
@@ -50,8 +50,8 @@ class Usage:
     """What was and is being used of one provider or model."""
 
     placed: dict[Key, Placed] = field(default_factory=dict[Key, Placed])
-    recent: deque[Called] = field(default_factory=deque[Called])
-    """In order of their end; pruned as they leave the minute."""
+    recent: list[Called] = field(default_factory=list[Called])
+    """In order of the moments from which they count; pruned as they leave the minute."""
     day: date = date.min
     calls_today: int = 0
     """Ended calls of `day`, UTC."""
@@ -65,7 +65,7 @@ class Usage:
         self.placed.pop(key, None)
         if claimed_at is None:
             return
-        self.recent.append(Called(claimed_at, tokens))
+        insort(self.recent, Called(claimed_at, tokens))
         self.count_on(claimed_at.date(), 1)
 
     def count_on(self, day: date, calls: int) -> None:
@@ -103,10 +103,12 @@ class Usage:
     def full_minute(self, limit: int | None, now: datetime) -> Full | None:
         if limit is None:
             return None
-        moments = self.leaving(now)
-        used = len(moments) + self.unclaimed
+        self.prune(now)
+        running = self.running_since(now)
+        used = len(self.recent) + len(running) + self.unclaimed
         if used < limit:
             return None
+        moments = sorted(call.at + MINUTE + SLACK for call in (*self.recent, *running))
         # As many must leave the minute as stand above the last one that may stay.
         leaving = used - limit
         until = moments[leaving] if leaving < len(moments) else None
@@ -115,7 +117,8 @@ class Usage:
     def too_many_tokens(self, limit: int | None, tokens: int, now: datetime) -> Full | None:
         if limit is None:
             return None
-        calls = sorted(self.in_the_minute(now))
+        self.prune(now)
+        calls = sorted((*self.recent, *self.running_since(now)))
         used = sum(call.tokens for call in calls)
         used += sum(placed.tokens for placed in self.placed.values() if placed.claimed_at is None)
         # A task larger than the limit may run when nothing else does: it would never run otherwise.
@@ -131,16 +134,15 @@ class Usage:
     def unclaimed(self) -> int:
         return sum(1 for placed in self.placed.values() if placed.claimed_at is None)
 
-    def leaving(self, now: datetime) -> list[datetime]:
-        """Tell when each call of the last minute stops to count, in order."""
-        return sorted(call.at + MINUTE + SLACK for call in self.in_the_minute(now))
+    def prune(self, now: datetime) -> None:
+        """Forget the ended calls that count no longer."""
+        del self.recent[: bisect_right(self.recent, now - MINUTE - SLACK, key=lambda call: call.at)]
 
-    def in_the_minute(self, now: datetime) -> list[Called]:
-        """List the calls that count now, ended or not."""
+    def running_since(self, now: datetime) -> list[Called]:
+        """List the calls under way that began within the last minute."""
         since = now - MINUTE - SLACK
-        while self.recent and self.recent[0].at <= since:
-            self.recent.popleft()
-        running = (
-            Called(placed.claimed_at, placed.tokens) for placed in self.placed.values() if placed.claimed_at
-        )
-        return [call for call in (*self.recent, *running) if call.at > since]
+        return [
+            Called(placed.claimed_at, placed.tokens)
+            for placed in self.placed.values()
+            if placed.claimed_at is not None and placed.claimed_at > since
+        ]

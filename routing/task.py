@@ -39,8 +39,8 @@ class Task:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What tasks have in common that get the same plan at the same moment."""
-        return (self.profile, self.focus, self.model, size_class(self.needs), self.tried)
+        """What tasks of an agent have in common that get the same plan at the same moment."""
+        return (self.agent, self.profile, self.focus, self.model, size_class(self.needs), self.tried)
 
 
 def needs_from(stored: Mapping[str, Any]) -> Needs:

@@ -1,5 +1,6 @@
 """The fold: what the ledger says of workers and attempts becomes one picture to decide on."""
 
+from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,11 @@ class Vitals:
     """By the model or provider whose limits it counts for; see `limited`."""
     service_s: dict[str, float] = field(default_factory=dict[str, float])
     """From claim to finish, a running average by queue."""
+    limits: dict[str, tuple[tuple[str, Limits], ...]] = field(init=False)
+    """By model: whose limits a call of it counts for."""
+
+    def __post_init__(self) -> None:
+        self.limits = {model.name: limited(model, self.catalog) for model in self.catalog.models.values()}
 
     def room(self, queue: str) -> int:
         """Count the attempts that a queue can take now; 0 or less: none."""
@@ -54,7 +60,7 @@ class Vitals:
 
     def full(self, model: Model, tokens: int, now: datetime) -> Full | None:
         """Say which limit of a model, or of its provider, leaves no room; None: there is room."""
-        for subject, limits in limited(model, self.catalog):
+        for subject, limits in self.limits[model.name]:
             full = self.usage[subject].full(limits, tokens, now)
             if full is not None:
                 return Full(f"{subject} allows {full.why}", full.until)
@@ -65,7 +71,7 @@ class Vitals:
         if key not in self.under_way:
             self.under_way[key] = UnderWay(model, tokens)
             self.in_queue[model.queue] += 1
-        for subject, _ in limited(model, self.catalog):
+        for subject, _ in self.limits[model.name]:
             self.usage[subject].place(key, tokens, claimed_at)
 
     def claimed(self, key: Key, at: datetime) -> None:
@@ -89,7 +95,7 @@ class Vitals:
             return
         queue = known.model.queue
         self.in_queue[queue] -= 1
-        for subject, _ in limited(known.model, self.catalog):
+        for subject, _ in self.limits[known.model.name]:
             self.usage[subject].end(key, claimed_at, known.tokens if tokens is None else tokens)
         if claimed_at is not None and finished_at is not None:
             service_s = (finished_at - claimed_at).total_seconds()
@@ -101,16 +107,16 @@ class Vitals:
     ) -> None:
         """Take in what ended before this picture was begun: the last minute's calls, and the day's count."""
         for model, called in recent:
-            for subject, _ in limited(model, self.catalog):
-                self.usage[subject].recent.append(called)
+            for subject, _ in self.limits[model.name]:
+                insort(self.usage[subject].recent, called)
         for model, calls in calls_today:
-            for subject, _ in limited(model, self.catalog):
+            for subject, _ in self.limits[model.name]:
                 self.usage[subject].count_on(today, calls)
 
 
-def limited(model: Model, catalog: Catalog) -> list[tuple[str, Limits]]:
+def limited(model: Model, catalog: Catalog) -> tuple[tuple[str, Limits], ...]:
     """List whose limits a call of a model counts for: the model's own, and those of its account."""
     found = [(f"model {model.name}", model.limits)]
     if model.provider:
         found.append((f"provider {model.provider}", catalog.providers[model.provider].limits))
-    return [(subject, limits) for subject, limits in found if limits != Limits()]
+    return tuple((subject, limits) for subject, limits in found if limits != Limits())

@@ -24,7 +24,7 @@ from ledger import attempts, tasks
 from ledger.connect import Connection, commit_without_waiting, flush
 from ledger.tasks import EndedTask, HeldTask, NewTask, Placement, QueuedAttempt
 from routing.backlog import Backlog
-from routing.candidates import candidates
+from routing.candidates import Candidates
 from routing.errors import ExpiredError, NoModelError
 from routing.plan import PassedOver, Plan, Run, Wait, most_tokens, output_tokens, plan
 from routing.price import cost_usd
@@ -65,6 +65,7 @@ class Brain:
 
     def __post_init__(self) -> None:
         self.vitals = Vitals(self.catalog)
+        self.candidates = Candidates(self.catalog)
 
     def rebuild(self) -> None:
         """Read the whole picture from the ledger, and publish again what no worker has claimed.
@@ -258,7 +259,7 @@ class Brain:
 
     def decide(self, task: Task) -> Plan:
         now = datetime.now(UTC)
-        decision = plan(task, candidates(task, self.catalog, now.date()), self.catalog, self.vitals, now)
+        decision = plan(task, self.candidates(task, now.date()), self.catalog, self.vitals, now)
         if isinstance(decision, Wait) and decision.until:
             self.look_again_at = min(decision.until, self.look_again_at or decision.until)
         return decision

@@ -35,6 +35,38 @@ def test_tasks_go_by_priority_then_deadline_then_arrival():
     assert order(backlog_of(minor, late, early, urgent)) == [urgent, early, late, minor]
 
 
+def test_agents_take_turns():
+    """One agent's ten thousand tasks must not starve another's one."""
+    flood = [a_task(agent="flood", accepted_at=NOW - SECOND) for _ in range(50)]
+    late = [a_task(agent="late", profile=profile) for profile in ("a", "b", "c")]
+
+    went = [task.agent for task in order(backlog_of(*flood, *late))]
+
+    assert went[:6] == ["flood", "late", "flood", "late", "flood", "late"]
+    assert went.count("flood") == 50
+
+
+def test_an_agent_that_could_not_go_does_not_save_turns_up():
+    """Its model was away for an hour; the others must not stand back for as many tasks as they ran."""
+    backlog = backlog_of(*(a_task(agent="busy") for _ in range(100)))
+    order(backlog)
+    for agent in ("busy", "back"):
+        for _ in range(5):
+            backlog.add(a_task(agent=agent))
+
+    went = [task.agent for task in order(backlog)]
+
+    assert all(abs(went[:n].count("back") - went[:n].count("busy")) <= 2 for n in range(len(went)))
+
+
+def test_priority_goes_before_turns():
+    """Whoever marks a task as minor lets the others pass."""
+    minor = [a_task(agent="a", priority=9, accepted_at=NOW - SECOND) for _ in range(2)]
+    urgent = [a_task(agent="b") for _ in range(3)]
+
+    assert order(backlog_of(*minor, *urgent)) == [*sorted(urgent, key=rank), *sorted(minor, key=rank)]
+
+
 def test_a_busy_kind_does_not_stand_in_the_way_of_another():
     """10,000 tasks for a model that is asleep must not hold up one for a model that is free."""
     asleep = [a_task(profile="asleep", accepted_at=NOW - SECOND) for _ in range(3)]

@@ -1,0 +1,173 @@
+"""How fast the brain decides, and what it costs while there is nothing to decide.
+
+10,000 tasks of 50 agents wait for 16 models; every decision is a plan over all candidates of its task, with
+limits, patience and turns, and each placement fills the picture that the next one is made on. Nothing is
+written: benchmarks.pipeline measures the whole path.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import psutil
+
+from benchmarks.figures import Figure, report
+from benchmarks.pipeline import processes, services
+from config.catalog import Catalog
+from config.models import Limits, Model, Price
+from config.profiles import Profile, Routing
+from routing.backlog import Backlog
+from routing.candidates import Candidates
+from routing.plan import Plan, Run, plan
+from routing.task import Needs, Task
+from routing.vitals import Vitals
+
+HELD = 10_000
+MODELS = 16
+AGENTS = 50
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def a_catalog() -> Catalog:
+    """Make 16 models of all tiers, half of them limited, and a profile for each with all others behind it."""
+    dated = {"checked_on": date(2026, 1, 1), "source": "made up"}
+    price = Price.model_validate(
+        {
+            "input_usd_per_mtok": Decimal(1),
+            "output_usd_per_mtok": Decimal(2),
+            "since": date(2026, 1, 1),
+            **dated,
+        }
+    )
+    models: dict[str, Model] = {}
+    for number in range(MODELS):
+        tier = ("local", "free", "free", "paid")[number % 4]
+        limits = {"requests_per_minute": 400, "requests_per_day": 5000, **dated} if number % 2 else {}
+        models[f"m{number}"] = Model.model_validate(
+            {
+                "name": f"m{number}",
+                "tier": tier,
+                "engine": "echo",
+                "context_tokens": 32_768,
+                "limits": Limits.model_validate(limits),
+                "prices": (price,) if tier == "paid" else (),
+            }
+        )
+    names = list(models)
+    profiles = {
+        f"p{number}": Profile(
+            name=f"p{number}",
+            model=name,
+            fallbacks=tuple(names[number + 1 :] + names[:number]),
+            temperature=0.5,
+            max_tokens=500,
+            prompt="x",
+            patience_s=600,
+        )
+        for number, name in enumerate(names)
+    }
+    return Catalog(
+        providers={}, models=models, profiles=profiles, focuses={}, routing=Routing(primary="m0"), schedule={}
+    )
+
+
+def waiting_tasks() -> list[Task]:
+    """Make the tasks: of many agents, profiles, sizes and ages."""
+    return [
+        Task(
+            id=UUID(int=number),
+            profile=f"p{number % MODELS}",
+            focus=None,
+            model=None,
+            agent=f"agent {number % AGENTS}",
+            priority=number % 3,
+            not_before=None,
+            deadline=NOW + timedelta(hours=1) if number % 5 == 0 else None,
+            needs=Needs(prompt_tokens=50 + number % 2000, max_tokens=500),
+            accepted_at=NOW - timedelta(seconds=number % 900),
+            patient_until=NOW + timedelta(seconds=600 - number % 900),
+        )
+        for number in range(HELD)
+    ]
+
+
+def decisions_per_s(catalog: Catalog) -> tuple[float, int, float]:
+    """Let the brain decide on the whole backlog, tick by tick, as slots come free.
+
+    Returns:
+        Decisions a second (plans made, whether they placed a task or not), the tasks placed, and the
+        seconds of a tick in which nothing can be placed.
+    """
+    backlog = Backlog()
+    for task in waiting_tasks():
+        backlog.add(task)
+    vitals = Vitals(catalog, slots={model.queue: 40 for model in catalog.models.values()})
+    candidates = Candidates(catalog)
+    made = placed = 0
+
+    def decide(task: Task) -> Plan:
+        nonlocal made
+        made += 1
+        return plan(task, candidates(task, NOW.date()), catalog, vitals, NOW)
+
+    began = time.perf_counter()
+    for tick in range(10):
+        now = NOW + timedelta(seconds=tick)
+        for task, decision in backlog.decide(now, decide):
+            if isinstance(decision, Run):
+                placed += 1
+                vitals.placed((task.id, 1), decision.model, 600)
+        for key in list(vitals.under_way):
+            vitals.ended(key, claimed_at=now, finished_at=now + timedelta(seconds=1), tokens=600)
+    rate = made / (time.perf_counter() - began)
+    vitals.slots = {}
+    began = time.perf_counter()
+    list(backlog.decide(NOW, decide))
+    return rate, placed, time.perf_counter() - began
+
+
+def idle_cpu_share(seconds: float) -> float:
+    """Run a dispatcher with nothing to do, and measure its share of one core in per cent."""
+    os.environ["FLEET_LOG_LEVEL"] = "warning"
+    with services(), processes(("workers.cli", "dispatcher")) as (dispatcher,):
+        time.sleep(4)
+        process = psutil.Process(dispatcher.pid)
+        before = process.cpu_times()
+        time.sleep(seconds)
+        after = process.cpu_times()
+    return 100 * (after.user + after.system - before.user - before.system) / seconds
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, under 50 s")
+    quick = parser.parse_args().quick
+    catalog = a_catalog()
+    runs = [decisions_per_s(catalog) for _ in range(3 if quick else 9)]
+    rate, placed, idle_tick_s = (statistics.median(column) for column in zip(*runs, strict=True))
+    idle = idle_cpu_share(10 if quick else 60)
+    report(
+        f"{HELD:,} held tasks of {AGENTS} agents, {MODELS} models; Python {sys.version.split()[0]}; medians",
+        [
+            ("decisions", f"{rate:,.0f} /s"),
+            ("tasks placed in 10 ticks", f"{placed:,.0f}"),
+            ("a tick in which nothing can be placed", f"{idle_tick_s * 1000:.1f} ms"),
+            ("a dispatcher with nothing to do", f"{idle:.2f} % of a core"),
+        ],
+        [
+            Figure("brain.decisions_per_s", rate, 5000, "/s"),
+            Figure("brain.idle_cpu", idle, 1, "%", is_ceiling=True),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
