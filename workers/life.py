@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from config.catalog import Catalog
@@ -13,12 +13,15 @@ from routing.vitals import Vitals
 from workers.errors import UnknownTaskError
 from workers.forecast import Forecast, forecast
 from workers.picture import read_vitals
-from workers.words import moment
+from workers.words import duration, moment
 
 LEAST_PREFIX = 8
 """Hex digits that a shortened id must have: the first group of a uuid."""
 
 DIGITS = 32
+
+LOST_AFTER = timedelta(seconds=5)
+"""How long a worker with a free slot may take to claim: a hundred times what it takes."""
 
 MOST_NAMED = 3
 """Ids that are named where a prefix fits several tasks."""
@@ -94,6 +97,13 @@ def obstacle(attempt: AttemptInFull, vitals: Vitals, now: datetime) -> str | Non
     if attempt.lease_until is None:
         if not vitals.slots.get(attempt.queue):
             return f"No live worker is on queue {attempt.queue}; it waits until one starts."
+        waited = now - attempt.queued_at
+        if waited > LOST_AFTER and vitals.in_queue[attempt.queue] <= vitals.slots[attempt.queue]:
+            return (
+                f"No worker has claimed it for {duration(waited.total_seconds())}, although queue "
+                f"{attempt.queue} has free slots: its message may be lost. A dispatcher that begins to lead "
+                "publishes it again; `fleet cancel` takes it back."
+            )
         return None
     if attempt.lease_until < now:
         return f"The lease of {attempt.worker} ended {moment(attempt.lease_until)}: that worker is gone."

@@ -209,6 +209,21 @@ def test_a_queued_task_whose_workers_left_says_so(db: Connection, epoch: int, ca
     assert life(db, catalog, str(task_id)).held_up is not None
 
 
+def test_a_queued_task_that_no_worker_takes_says_so(
+    db: Connection, epoch: int, worker: str, catalog: Catalog
+):
+    """Its message was lost, or dropped by a worker: there is room for it, and nothing happens."""
+    task_id = accepted(db, epoch)
+    queued(db, epoch, task_id)
+    at_first = life(db, catalog, str(task_id)).held_up
+    db.execute("UPDATE attempts SET queued_at = now() - interval '1 minute'")
+
+    found = life(db, catalog, str(task_id))
+
+    assert at_first is None
+    assert "its message may be lost" in printed(found)
+
+
 def test_a_running_task_whose_worker_died_says_so(db: Connection, epoch: int, worker: str, catalog: Catalog):
     """Its state is still `running`, and nothing runs."""
     task_id = accepted(db, epoch)
