@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 
 from config.catalog import Catalog
 from config.models import TIERS, Model
+from routing.price import cost_usd
 from routing.task import Needs, Task
 from routing.vitals import Vitals
 
@@ -123,6 +125,11 @@ def objection_to(
 
 def unfitness(model: Model, task: Task, catalog: Catalog, today: date) -> str | None:
     """Say why a model can never run a task; None: it may."""
+    return inability(model, task, today) or out_of_bounds(model, task, catalog, today)
+
+
+def inability(model: Model, task: Task, today: date) -> str | None:
+    """Say why a model cannot do what a task asks."""
     for tried, why in task.tried:
         if tried == model.name:
             return f"tried: {why}"
@@ -130,13 +137,40 @@ def unfitness(model: Model, task: Task, catalog: Catalog, today: date) -> str | 
         return f"retired on {model.retired_on} without a successor"
     if model.kind != "chat":
         return f"is not a chat model but an {model.kind} model"
-    max_tier = catalog.profile(task.profile).max_tier if task.profile else "paid"
-    if TIERS.index(model.tier) > TIERS.index(max_tier):
-        return f"tier {model.tier} is above the profile's max_tier {max_tier}"
     needed = most_tokens(model, task.needs)
     if needed > model.context_tokens:
         return f"needs up to {needed} tokens, its context has {model.context_tokens}"
     return None
+
+
+def out_of_bounds(model: Model, task: Task, catalog: Catalog, today: date) -> str | None:
+    """Say which bound of a task, or of its profile, forbids a model."""
+    bounds = [("profile", catalog.profile(task.profile).max_tier)] if task.profile else []
+    for whose, max_tier in (*bounds, ("task", task.needs.max_tier)):
+        if max_tier and TIERS.index(model.tier) > TIERS.index(max_tier):
+            return f"tier {model.tier} is above the {whose}'s max_tier {max_tier}"
+    allowed = task.needs.max_cost_usd
+    if allowed is None:
+        return None
+    worst = worst_cost_usd(model, task.needs, today)
+    if worst is None:
+        return "its price is unknown, and the task bounds its cost"
+    return f"could cost ${worst.normalize():f}, the task allows ${allowed:f}" if worst > allowed else None
+
+
+def suiting(task: Task, candidates: Sequence[Model], catalog: Catalog, today: date) -> tuple[str, ...]:
+    """List the candidates that may run a task at all; tasks that these are the same for are of a kind."""
+    return tuple(model.name for model in candidates if unfitness(model, task, catalog, today) is None)
+
+
+def worst_cost_usd(model: Model, needs: Needs, today: date) -> Decimal | None:
+    """Price the longest prompt and answer that an attempt can have; None: the price is unknown."""
+    return cost_usd(
+        model,
+        today,
+        prompt_tokens=needs.prompt_tokens,
+        completion_tokens=output_tokens(model, needs.max_tokens),
+    )
 
 
 def most_tokens(model: Model, needs: Needs) -> int:

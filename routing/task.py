@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+from config.models import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,12 @@ class Needs:
     prompt_tokens: int
     """Estimated, never too low."""
     max_tokens: int
+    patience_s: float | None = None
+    """Before the profile's own."""
+    max_tier: Tier | None = None
+    """Dearer models are passed over."""
+    max_cost_usd: Decimal | None = None
+    """Models that could cost more are passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +45,25 @@ class Task:
     """Until then it waits for a cheaper model that is busy."""
     tried: tuple[tuple[str, str], ...] = ()
     """(model, what went wrong) for each attempt so far."""
+    suits: tuple[str, ...] = ()
+    """The models that may run it at all, now or later; see `routing.plan.suiting`."""
 
     @property
     def kind(self) -> tuple[object, ...]:
         """What tasks of an agent have in common that get the same plan at the same moment."""
-        return (self.agent, self.profile, self.focus, self.model, size_class(self.needs), self.tried)
+        return (self.agent, self.profile, self.focus, self.model, self.suits)
 
 
 def needs_from(stored: Mapping[str, Any]) -> Needs:
     """Read needs as the ledger keeps them."""
-    return Needs(prompt_tokens=int(stored["prompt_tokens"]), max_tokens=int(stored["max_tokens"]))
+    cost = stored.get("max_cost_usd")
+    return Needs(
+        prompt_tokens=int(stored["prompt_tokens"]),
+        max_tokens=int(stored["max_tokens"]),
+        patience_s=stored.get("patience_s"),
+        max_tier=stored.get("max_tier"),
+        max_cost_usd=None if cost is None else Decimal(cost),
+    )
 
 
 DEFAULT_PATIENCE_S = 60.0
@@ -70,8 +88,3 @@ def patience_end(
     if deadline is None:
         return end
     return min(end, deadline - timedelta(seconds=DEFAULT_SERVICE_S if service_s is None else service_s))
-
-
-def size_class(needs: Needs) -> tuple[int, int]:
-    """Round the prompt up to a power of two, so that tasks of like size share a plan."""
-    return (max(needs.prompt_tokens - 1, 0).bit_length(), needs.max_tokens)

@@ -6,7 +6,7 @@ One brain at a time: every transaction checks that its epoch still leads.
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -19,15 +19,13 @@ from redis import Redis
 
 from config.catalog import Catalog
 from config.errors import UnknownNameError
-from config.models import Model
 from ledger import attempts, tasks
 from ledger.connect import Connection, commit_without_waiting, flush
 from ledger.tasks import EndedTask, HeldTask, NewTask, Placement, QueuedAttempt
 from routing.backlog import Backlog
 from routing.candidates import Candidates
 from routing.errors import ExpiredError, NoModelError
-from routing.plan import PassedOver, Plan, Run, Wait, most_tokens, output_tokens, plan
-from routing.price import cost_usd
+from routing.plan import PassedOver, Plan, Run, Wait, most_tokens, plan, suiting, worst_cost_usd
 from routing.task import DEFAULT_PATIENCE_S, Task, needs_from, patience_end
 from routing.vitals import Vitals
 from workers.call import check_arguments
@@ -313,8 +311,12 @@ class Brain:
 
     def task_of(self, row: HeldTask) -> Task:
         """Turn a ledger row into what a plan sees."""
+        needs = needs_from(row.needs)
         profile = self.catalog.profiles.get(row.profile) if row.profile else None
-        return Task(
+        patience_s = needs.patience_s
+        if patience_s is None:
+            patience_s = profile.patience_s if profile else DEFAULT_PATIENCE_S
+        task = Task(
             id=row.id,
             profile=row.profile,
             focus=row.focus,
@@ -323,16 +325,18 @@ class Brain:
             priority=row.priority,
             not_before=row.not_before,
             deadline=row.deadline,
-            needs=needs_from(row.needs),
+            needs=needs,
             accepted_at=row.accepted_at,
             patient_until=patience_end(
                 max(row.accepted_at, row.not_before or row.accepted_at),
-                profile.patience_s if profile else DEFAULT_PATIENCE_S,
+                patience_s,
                 row.deadline,
                 max(self.vitals.service_s.values(), default=None),
             ),
             tried=tuple((model, why) for model, why in row.tried),
         )
+        today = datetime.now(UTC).date()
+        return replace(task, suits=suiting(task, self.candidates(task, today), self.catalog, today))
 
 
 def held_form(task: NewTask, accepted_at: datetime) -> HeldTask:
@@ -353,20 +357,14 @@ def held_form(task: NewTask, accepted_at: datetime) -> HeldTask:
 
 
 def placement(task: Task, decision: Run, now: datetime) -> Placement:
-    model: Model = decision.model
-    worst = cost_usd(
-        model,
-        now.date(),
-        prompt_tokens=task.needs.prompt_tokens,
-        completion_tokens=output_tokens(model, task.needs.max_tokens),
-    )
+    model = decision.model
     return Placement(
         task_id=task.id,
         model=model.name,
         tier=model.tier,
         queue=model.queue,
         passed_over=objections(decision.passed_over),
-        reserved_usd=worst or Decimal(0),
+        reserved_usd=worst_cost_usd(model, task.needs, now.date()) or Decimal(0),
     )
 
 

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from inspect import signature
 from typing import Any, TypeGuard
 
 from config.catalog import Catalog
+from config.models import TIERS
 from routing.tokens import estimate_tokens
 from workers.errors import InvalidCallError, PayloadTooLargeError
 
@@ -15,6 +17,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 MOST_STOPS = 16
 HIGHEST_TEMPERATURE = 2.0
 LARGEST_SEED = 2**63 - 1
+LONGEST_PATIENCE_S = 30 * 24 * 3600
 
 Messages = list[dict[str, Any]]
 
@@ -33,6 +36,9 @@ class Call:
     top_p: float
     stop: tuple[str, ...]
     seed: int | None
+    patience_s: float | None
+    max_tier: str | None
+    max_cost_usd: Decimal | None
 
     @property
     def request(self) -> dict[str, Any]:
@@ -49,7 +55,13 @@ class Call:
     @property
     def needs(self) -> dict[str, Any]:
         """What a plan looks at, as the ledger keeps it."""
-        return {"prompt_tokens": estimate_tokens(self.messages), "max_tokens": self.max_tokens}
+        return {
+            "prompt_tokens": estimate_tokens(self.messages),
+            "max_tokens": self.max_tokens,
+            "patience_s": self.patience_s,
+            "max_tier": self.max_tier,
+            "max_cost_usd": None if self.max_cost_usd is None else str(self.max_cost_usd),
+        }
 
 
 def check_call(
@@ -66,6 +78,9 @@ def check_call(
     top_p: object = None,
     stop: object = None,
     seed: object = None,
+    patience: object = None,
+    max_tier: object = None,
+    max_cost_usd: object = None,
 ) -> Call:
     """Check what `complete` was called with and fill in what it left open.
 
@@ -98,6 +113,9 @@ def check_call(
         top_p=real("top_p", top_p, 0, 1, default=1.0),
         stop=stops(stop),
         seed=whole("seed", seed, 0, LARGEST_SEED),
+        patience_s=None if patience is None else real("patience", patience, 0, LONGEST_PATIENCE_S, default=0),
+        max_tier=one_of("max_tier", max_tier, TIERS),
+        max_cost_usd=money("max_cost_usd", max_cost_usd),
     )
 
 
@@ -235,6 +253,27 @@ def real(argument: str, value: object, least: float, most: float, *, default: fl
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise InvalidCallError(argument, f"a number from {least} to {most}, got {value!r}")
     return float(value)
+
+
+def one_of(argument: str, value: object, known: Sequence[str]) -> str | None:
+    if value is None:
+        return None
+    if value not in known:
+        raise InvalidCallError(argument, f"one of {', '.join(known)}, got {value!r}{closest(value, known)}")
+    return str(value)
+
+
+def money(argument: str, value: object) -> Decimal | None:
+    """Read dollars from a number or a string; a float counts as what it prints."""
+    if value is None:
+        return None
+    try:
+        usd = Decimal(str(value))
+    except InvalidOperation:
+        usd = Decimal(-1)
+    if isinstance(value, bool) or not usd.is_finite() or usd < 0:
+        raise InvalidCallError(argument, f"dollars, as a number or a string, got {value!r}")
+    return usd
 
 
 def stops(value: object) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """`complete`: what agents call, and what lane workers run."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -41,6 +42,9 @@ class CheckedTask(Task):
         """
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         key = kwargs.pop("idempotency_key", None)
+        for argument, option in (("deadline", "expires"), ("priority", "priority")):
+            if argument in kwargs:
+                options[option] = kwargs.pop(argument)
         check_size([args, kwargs], settings().max_payload_bytes)
         call = check_arguments(catalog(), args, kwargs)
         if key is not None:
@@ -79,6 +83,11 @@ def complete(
     top_p: float | None = None,  # noqa: ARG001
     stop: str | Sequence[str] | None = None,  # noqa: ARG001
     seed: int | None = None,  # noqa: ARG001
+    patience: float | None = None,  # noqa: ARG001
+    deadline: float | datetime | None = None,  # noqa: ARG001
+    priority: int | None = None,  # noqa: ARG001
+    max_tier: str | None = None,  # noqa: ARG001
+    max_cost_usd: str | float | None = None,  # noqa: ARG001
     idempotency_key: str | None = None,  # noqa: ARG001
 ) -> dict[str, Any]:
     """Ask a language model, on the cheapest one that will do.
@@ -92,6 +101,12 @@ def complete(
         model: a catalog name, before the profile's own.
         agent: who asks; for the books and for fairness.
         temperature, max_tokens, top_p, stop, seed: as in OpenAI's API, before the profile's own.
+        patience: seconds to wait for a cheaper model that is busy, before the profile's own.
+        deadline: seconds from now, or a time; past it the task fails with ExpiredError and costs nothing.
+            Celery's `expires` is the same.
+        priority: 0 goes first (the default), 9 last.
+        max_tier: `local`, `free` or `paid`: dearer models are passed over.
+        max_cost_usd: models whose longest answer could cost more are passed over.
         idempotency_key: the same key twice is the same task and the same result.
 
     Returns:

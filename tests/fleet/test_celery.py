@@ -200,6 +200,17 @@ def test_a_limit_is_kept_and_waited_for_until_patience_ends(fleet: Settings):
     assert all(float(answer["cost_usd"]) > 0 for answer in paid)
 
 
+def test_a_task_bounds_its_patience_its_cost_and_its_time(fleet: Settings):
+    """What a task asks for goes before what its profile says."""
+    impatient = complete.delay("now", profile="scarce", patience=0).get(timeout=WAIT_S)["fleet"]
+    frugal = complete.delay("cheap or never", profile="scarce", patience=0, max_cost_usd=0, deadline=2)
+
+    assert impatient["waited_s"] < 2
+    with pytest.raises(ExpiredError, match="the task allows \\$0"):
+        frugal.get(timeout=WAIT_S)
+    assert fate_of(fleet, frugal).attempts == 0
+
+
 def test_an_ignored_result_is_not_stored(fleet: Settings):
     """The row is still there: only Redis is spared."""
     result = complete.apply_async(("quiet",), {"profile": "social"}, ignore_result=True)
@@ -351,6 +362,9 @@ def test_a_caller_without_redis_hears_of_it_within_seconds(environment: dict[str
         ({}, "a prompt, messages, or a profile"),
         ({"prompt": "a\x00b"}, "without NUL"),
         ({"prompt": "x", "max_tokens": 0}, "from 1"),
+        ({"prompt": "x", "max_tier": "cheap"}, "one of local, free, paid"),
+        ({"prompt": "x", "max_cost_usd": "a lot"}, "dollars"),
+        ({"prompt": "x", "patience": -1}, "a number from 0"),
     ],
 )
 def test_a_wrong_call_raises_in_the_caller_at_once(arguments: dict[str, Any], says: str):

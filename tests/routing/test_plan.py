@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import timedelta
+from decimal import Decimal
 from uuid import uuid4
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from config.catalog import Catalog
 from config.profiles import Focus
 from routing.candidates import candidates
-from routing.plan import Plan, Refuse, Run, Wait, plan
+from routing.plan import Plan, Refuse, Run, Wait, plan, suiting
 from routing.task import Needs, Task
 from routing.vitals import Vitals
 from tests.routing.made import NOW, TODAY, a_catalog, a_model, a_paid_model, a_profile, a_task
@@ -132,6 +133,27 @@ def test_a_profile_bounded_to_local_models_never_leaves_the_house():
 
     assert isinstance(decision, Wait)
     assert why(decision)["trinity"] == "tier free is above the profile's max_tier local"
+
+
+def test_a_task_bounds_its_own_tier_and_cost():
+    """An agent that may spend a cent says so, and no model that could cost two is called."""
+    free_only = decide(a_task(model="kimi", needs=Needs(10, 100, max_tier="free")), EVERYTHING_UP)
+    cheap = decide(a_task(model="kimi", needs=Needs(10, 100, max_cost_usd=Decimal("0.0001"))), EVERYTHING_UP)
+    enough = decide(a_task(model="kimi", needs=Needs(10, 100, max_cost_usd=Decimal("0.01"))), EVERYTHING_UP)
+
+    assert why(free_only)["kimi"] == "tier paid is above the task's max_tier free"
+    assert why(cheap)["kimi"] == "could cost $0.0002996, the task allows $0.0001"
+    assert isinstance(enough, Run)
+    assert enough.model == PAID
+
+
+def test_tasks_of_a_kind_suit_the_same_models():
+    """Or a long prompt that must wait would hold up a short one whose model is free."""
+    short, long = a_task(needs=Needs(10, 100)), a_task(needs=Needs(8100, 100))
+
+    found = [suiting(task, candidates(task, CATALOG, TODAY), CATALOG, TODAY) for task in (short, long)]
+
+    assert found == [("kimi", "trinity", "qwen", "starter"), ("kimi",)]
 
 
 def test_a_prompt_that_does_not_fit_goes_to_a_larger_model():

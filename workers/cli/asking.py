@@ -21,6 +21,11 @@ from workers.errors import RedisUnreachableError
 @click.option("--max-tokens", type=int, help="The longest answer, in tokens.")
 @click.option("--stop", multiple=True, help="End the answer before this text; may be repeated.")
 @click.option("--seed", type=int, help="The same seed, model and host give the same answer.")
+@click.option("--patience", type=float, help="Seconds to wait for a cheaper model that is busy.")
+@click.option("--deadline", type=float, help="Give up after so many seconds; nothing is spent then.")
+@click.option("--priority", type=click.IntRange(0, 9), help="0 goes first, 9 last.")
+@click.option("--max-tier", type=click.Choice(["local", "free", "paid"]), help="Pass over dearer models.")
+@click.option("--max-cost-usd", help="Pass over models that could cost more.")
 @click.option("--timeout", type=float, default=600, show_default=True, help="Seconds to wait for the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole chat.completion.")
 def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **asked: Any) -> None:  # noqa: ANN401 - one per option
