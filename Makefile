@@ -16,6 +16,8 @@ UV_VERSION := 0.13.9
 HOST := $(shell uname -sm)
 EXTRAS ?= $(if $(filter Darwin arm64,$(HOST)),host cpu mlx,host cpu)
 
+BENCHMARKS := pipeline brain
+
 UV := .cache/uv/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,7 +42,7 @@ export UV_PREVIEW_FEATURES := build-dependency-hashes
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench fix hooks env lock clean llama check-lock check-places
+.PHONY: help demo test check bench docs fix hooks env lock clean llama check-lock check-places
 
 help:  ## list these commands
 	@echo 'make COMMAND [PYTHON=python3.12] [EXTRAS="host cpu"]'
@@ -60,8 +62,11 @@ check: env  ## lint, format, types, layers, and that the lock is current
 	@$(MAKE) check-lock check-places
 	@echo "all checks passed"
 
-bench: env  ## measure the published numbers again
-	@for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python "$$script" || exit 1; done
+bench: env  ## measure the published numbers again; ARGS=--quick takes less than a minute each
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
+
+docs: env  ## write the generated pages of docs/reference anew
+	@$(BIN)/python -m docs.generate
 
 fix: env  ## format, and repair what lint can repair by itself
 	@$(BIN)/ruff check --fix-only --quiet
