@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from ledger.connect import Connection, jsonb
+from ledger.connect import Connection, records
 
 CHANNEL = "fleet"
 """Where the brain listens for hints that something happened."""
@@ -26,6 +26,7 @@ CLAIM = """
           FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS asked (task_id, number)
          WHERE attempts.task_id = asked.task_id
            AND attempts.number = asked.number
+           AND attempts.task_id = ANY (%(task_id)s::uuid[])
            AND outcome IS NULL
            AND claimed_at IS NULL
         RETURNING attempts.task_id, attempts.number, attempts.model, attempts.tier, attempts.queued_at,
@@ -49,18 +50,17 @@ RENEW = """
       FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS mine (task_id, number)
      WHERE attempts.task_id = mine.task_id
        AND attempts.number = mine.number
+       AND attempts.task_id = ANY (%(task_id)s::uuid[])
        AND outcome IS NULL
 """
 
 FINISH = """
     WITH ended AS (
         SELECT *
-          FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[],
-                      %(outcome)s::text[], %(next_state)s::text[], %(prompt_tokens)s::int[],
-                      %(cached_tokens)s::int[], %(completion_tokens)s::int[], %(cost_usd)s::numeric[],
-                      %(first_token_s)s::real[], %(error)s::jsonb[], %(answer)s::jsonb[])
-               AS ended (task_id, number, outcome, next_state, prompt_tokens, cached_tokens,
-                         completion_tokens, cost_usd, first_token_s, error, answer)
+          FROM json_to_recordset(%(ends)s)
+               AS ended (task_id uuid, number smallint, outcome text, next_state text,
+                         prompt_tokens int, cached_tokens int, completion_tokens int,
+                         cost_usd numeric, first_token_s real, error jsonb, answer jsonb)
     ), closed AS (
         UPDATE attempts
            SET finished_at = clock_timestamp(),
@@ -75,6 +75,7 @@ FINISH = """
           FROM ended
          WHERE attempts.task_id = ended.task_id
            AND attempts.number = ended.number
+           AND attempts.task_id = ANY (ARRAY(SELECT task_id FROM ended))
            AND attempts.outcome IS NULL
         RETURNING ended.task_id, ended.number, ended.next_state, ended.error, attempts.finished_at
     )
@@ -219,22 +220,12 @@ def finish(db: Connection, ends: Sequence[Finish]) -> dict[Key, datetime]:
     Returns:
         When each ended, by key. An attempt that had ended before is not there; nothing of it changed.
     """
-    columns = {
-        "task_id": [end.task_id for end in ends],
-        "number": [end.number for end in ends],
-        "outcome": [end.outcome for end in ends],
-        "next_state": [end.next_state for end in ends],
-        "prompt_tokens": [end.prompt_tokens for end in ends],
-        "cached_tokens": [end.cached_tokens for end in ends],
-        "completion_tokens": [end.completion_tokens for end in ends],
-        "cost_usd": [end.cost_usd for end in ends],
-        "first_token_s": [end.first_token_s for end in ends],
-        "error": [jsonb(end.error) for end in ends],
-        "answer": [jsonb(end.answer) for end in ends],
+    written = {
+        "ends": records(ends),
         "channel": CHANNEL,
         "hints": hints([(end.task_id, end.number) for end in ends]),
     }
-    rows = db.execute(FINISH, columns).fetchall()
+    rows = db.execute(FINISH, written).fetchall()
     return {(task_id, number): finished_at for task_id, number, finished_at, _ in rows}
 
 

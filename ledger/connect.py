@@ -1,10 +1,13 @@
 """Connections to the ledger."""
 
+import json
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg.rows import TupleRow
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -18,7 +21,10 @@ BY_KEY = (
     "-c enable_mergejoin=off -c jit=off"
 )
 """The same few statements run all day and find their rows by key. They are planned once, when the tables
-may still be empty, and a plan for empty tables is a scan: it would be slower with every task done."""
+may still be empty, and a plan for empty tables is a scan: it would be slower with every task done.
+
+A statement that joins a table to the keys it was given also says `= ANY (keys)`: a join condition alone
+lets the planner read the whole of an index that is empty today, and later all that is held or open."""
 
 
 def connect(database_url: str, *, name: str, by_key: bool = False) -> Connection:
@@ -65,3 +71,12 @@ def flush(db: Connection) -> None:
 def jsonb(value: object) -> Any:  # noqa: ANN401 - psycopg's adapter type is generic over what it dumps
     """Mark a value as one that the column keeps as jsonb; None stays NULL."""
     return None if value is None else Jsonb(value)
+
+
+def records(rows: Iterable[Any]) -> Json:
+    """Write dataclass instances for `json_to_recordset`.
+
+    An array for each column, for `unnest`, costs several times as much: psycopg writes those in Python.
+    Not jsonb: an array of that holds 256 MB at most, and what large prompts add up to may be more.
+    """
+    return Json([vars(row) for row in rows], dumps=partial(json.dumps, default=str))

@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg.rows import class_row, dict_row
 
 from ledger import leadership
-from ledger.connect import Connection, jsonb
+from ledger.connect import Connection, jsonb, records
 
 ACCEPT = """
     WITH leads AS (
@@ -22,12 +22,10 @@ ACCEPT = """
                priority, not_before, deadline, needs, request, envelope,
                CASE WHEN error IS NOT NULL THEN now() END, error
           FROM leads,
-               unnest(%(id)s::uuid[], %(profile)s::text[], %(focus)s::text[], %(model)s::text[],
-                      %(agent)s::text[], %(priority)s::smallint[], %(not_before)s::timestamptz[],
-                      %(deadline)s::timestamptz[], %(needs)s::jsonb[], %(request)s::jsonb[],
-                      %(envelope)s::jsonb[], %(error)s::jsonb[])
-               AS new (id, profile, focus, model, agent, priority, not_before, deadline, needs, request,
-                       envelope, error)
+               json_to_recordset(%(new)s)
+               AS new (id uuid, profile text, focus text, model text, agent text, priority smallint,
+                       not_before timestamptz, deadline timestamptz, needs jsonb, request jsonb,
+                       envelope jsonb, error jsonb)
             ON CONFLICT (id) DO NOTHING
         RETURNING id, accepted_at
     )
@@ -53,14 +51,15 @@ QUEUE = """
     ), planned AS (
         SELECT planned.*
           FROM leads,
-               unnest(%(task_id)s::uuid[], %(model)s::text[], %(tier)s::text[], %(queue)s::text[],
-                      %(passed_over)s::jsonb[], %(reserved_usd)s::numeric[])
-               AS planned (task_id, model, tier, queue, passed_over, reserved_usd)
+               json_to_recordset(%(placements)s)
+               AS planned (task_id uuid, model text, tier text, queue text, passed_over jsonb,
+                           reserved_usd numeric)
     ), moved AS (
         UPDATE tasks
            SET state = 'queued', attempts = attempts + 1
           FROM planned
          WHERE tasks.id = planned.task_id
+           AND tasks.id = ANY (ARRAY(SELECT task_id FROM planned))
            AND tasks.state = 'held'
         RETURNING tasks.id, tasks.attempts AS number, tasks.profile, tasks.envelope
     ), inserted AS (
@@ -88,6 +87,7 @@ FAIL = """
        SET state = 'failed', finished_at = now(), error = failed.error
       FROM unnest(%(id)s::uuid[], %(error)s::jsonb[]) AS failed (id, error)
      WHERE tasks.id = failed.id
+       AND tasks.id = ANY (%(id)s::uuid[])
        AND tasks.state = 'held'
     RETURNING tasks.id, tasks.envelope
 """
@@ -222,22 +222,7 @@ def accept(db: Connection, new: Sequence[NewTask], *, epoch: int) -> dict[UUID, 
     Raises:
         NotLeadingError: nothing was inserted, another dispatcher leads.
     """
-    columns = {
-        "epoch": epoch,
-        "id": [task.id for task in new],
-        "profile": [task.profile for task in new],
-        "focus": [task.focus for task in new],
-        "model": [task.model for task in new],
-        "agent": [task.agent for task in new],
-        "priority": [task.priority for task in new],
-        "not_before": [task.not_before for task in new],
-        "deadline": [task.deadline for task in new],
-        "needs": [jsonb(task.needs) for task in new],
-        "request": [jsonb(task.request) for task in new],
-        "envelope": [jsonb(task.envelope) for task in new],
-        "error": [jsonb(task.error) for task in new],
-    }
-    rows = db.execute(ACCEPT, columns).fetchall()
+    rows = db.execute(ACCEPT, {"epoch": epoch, "new": records(new)}).fetchall()
     leadership.made_sure(rows, epoch)
     return {task_id: accepted_at for task_id, accepted_at in rows if task_id is not None}
 
@@ -258,17 +243,8 @@ def queue(db: Connection, placements: Sequence[Placement], *, epoch: int) -> lis
     Raises:
         NotLeadingError: nothing was written, another dispatcher leads.
     """
-    columns = {
-        "epoch": epoch,
-        "task_id": [placement.task_id for placement in placements],
-        "model": [placement.model for placement in placements],
-        "tier": [placement.tier for placement in placements],
-        "queue": [placement.queue for placement in placements],
-        "passed_over": [jsonb(list(placement.passed_over)) for placement in placements],
-        "reserved_usd": [placement.reserved_usd for placement in placements],
-    }
     with db.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(QUEUE, columns).fetchall()
+        rows = cursor.execute(QUEUE, {"epoch": epoch, "placements": records(placements)}).fetchall()
     leadership.made_sure(rows, epoch)
     return [QueuedAttempt(**row) for row in rows if row["task_id"] is not None]
 
