@@ -29,6 +29,9 @@ def make_app(using: Settings) -> Celery:
         # messages that are unacknowledged when Redis goes away.
         task_acks_late=False,
         worker_prefetch_multiplier=1,
+        # So kombu need not write every message into Redis a second time and remove it again: the brain
+        # publishes again what no worker has claimed. Prefetch limits hold as before.
+        broker_transport_options={"ack_emulation": False},
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,

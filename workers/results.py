@@ -41,6 +41,13 @@ class LedgerBackedRedis(RedisBackend):
         self._set_with_state(self.get_key_for_task(task_id), self.encode(meta), state)
         return result
 
+    def _set(self, key: str, value: str | bytes, expires: int | None = None) -> None:
+        """Write a result and tell who waits, without MULTI: the one who is told has the value in hand."""
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.set(key, value, ex=expires or self.expires or None)
+            pipe.publish(key, value)
+            pipe.execute()
+
     def meta_from_ledger(self, task_id: str) -> dict[str, Any] | None:
         """Look a task up in the ledger.
 
