@@ -26,7 +26,7 @@ from routing.backlog import Backlog
 from routing.candidates import Candidates
 from routing.errors import ExpiredError, NoModelError
 from routing.plan import PassedOver, Plan, Run, Wait, most_tokens, plan, suiting, worst_cost_usd
-from routing.task import DEFAULT_PATIENCE_S, Task, needs_from, patience_end
+from routing.task import Task
 from routing.vitals import Vitals
 from workers.call import check_arguments
 from workers.callers import tell_cancelled, tell_failed
@@ -35,6 +35,7 @@ from workers.failure import stored
 from workers.inbox import Batch, Inbox
 from workers.messages import Message, lane_message, read_message
 from workers.picture import read_slots, read_vitals
+from workers.waiting import waiting_task
 
 POLL_S = 1.0
 """How often the ledger is read without a hint: notifications are hints, the ledger is the truth."""
@@ -310,32 +311,8 @@ class Brain:
             self.vitals.ended(key, claimed_at=None, finished_at=None, tokens=0)
 
     def task_of(self, row: HeldTask) -> Task:
-        """Turn a ledger row into what a plan sees."""
-        needs = needs_from(row.needs)
-        profile = self.catalog.profiles.get(row.profile) if row.profile else None
-        patience_s = needs.patience_s
-        if patience_s is None:
-            patience_s = profile.patience_s if profile else DEFAULT_PATIENCE_S
-        task = Task(
-            id=row.id,
-            profile=row.profile,
-            focus=row.focus,
-            model=row.model,
-            agent=row.agent,
-            priority=row.priority,
-            not_before=row.not_before,
-            deadline=row.deadline,
-            needs=needs,
-            accepted_at=row.accepted_at,
-            patient_until=patience_end(
-                max(row.accepted_at, row.not_before or row.accepted_at),
-                patience_s,
-                row.deadline,
-                max(self.vitals.service_s.values(), default=None),
-            ),
-            tried=tuple((model, why) for model, why in row.tried),
-        )
-        today = datetime.now(UTC).date()
+        """Turn a ledger row into a task of the backlog."""
+        task, today = waiting_task(row, self.catalog, self.vitals), datetime.now(UTC).date()
         return replace(task, suits=suiting(task, self.candidates(task, today), self.catalog, today))
 
 

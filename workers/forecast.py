@@ -12,9 +12,10 @@ from config.models import Model
 from ledger.tasks import HeldTask
 from routing.candidates import candidates
 from routing.plan import Objection, Plan, Refuse, Run, plan
-from routing.task import DEFAULT_PATIENCE_S, Task, needs_from, patience_end
+from routing.task import Task
 from routing.vitals import Vitals
 from workers.call import Call
+from workers.waiting import waiting_task
 from workers.words import moment
 
 Verdict = Literal["takes it", "not now", "unfit", "not needed"]
@@ -60,7 +61,7 @@ def forecast(held: HeldTask, catalog: Catalog, vitals: Vitals, now: datetime, *,
         now: aware, UTC.
         is_led: whether there is a brain to decide anything.
     """
-    task = as_planned(held, catalog, vitals)
+    task = waiting_task(held, catalog, vitals)
     try:
         models = candidates(task, catalog, now.date())
     except UnknownNameError as error:
@@ -128,28 +129,4 @@ def imagined(call: Call, now: datetime) -> HeldTask:
         needs=call.needs,
         accepted_at=now,
         tried=[],
-    )
-
-
-def as_planned(row: HeldTask, catalog: Catalog, vitals: Vitals) -> Task:
-    """Turn a ledger row into what a plan sees."""
-    profile = catalog.profiles.get(row.profile) if row.profile else None
-    return Task(
-        id=row.id,
-        profile=row.profile,
-        focus=row.focus,
-        model=row.model,
-        agent=row.agent,
-        priority=row.priority,
-        not_before=row.not_before,
-        deadline=row.deadline,
-        needs=needs_from(row.needs),
-        accepted_at=row.accepted_at,
-        patient_until=patience_end(
-            max(row.accepted_at, row.not_before or row.accepted_at),
-            profile.patience_s if profile else DEFAULT_PATIENCE_S,
-            row.deadline,
-            max(vitals.service_s.values(), default=None),
-        ),
-        tried=tuple((model, why) for model, why in row.tried),
     )

@@ -19,9 +19,10 @@ from ledger.usage import ModelRecord
 from routing.plan import objection_to
 from routing.vitals import Vitals
 from workers.completion import plain
-from workers.forecast import NOBODY, as_planned
+from workers.forecast import NOBODY
 from workers.picture import read_vitals
 from workers.screen import print_section
+from workers.waiting import waiting_task
 from workers.words import duration, moment
 
 LATELY = timedelta(days=1)
@@ -114,7 +115,7 @@ def state_of(
 
 def readiness(model: Model, catalog: Catalog, vitals: Vitals, now: datetime) -> tuple[State, str | None]:
     """Ask what a plan would say of a small task."""
-    task = as_planned(replace(NEUTRAL, model=model.name, accepted_at=now), catalog, vitals)
+    task = waiting_task(replace(NEUTRAL, model=model.name, accepted_at=now), catalog, vitals)
     objection = objection_to(model, task, catalog, vitals, now)
     if model.is_retired(now.date()):
         return "retired", objection.why if objection else None
