@@ -22,6 +22,9 @@ from workers.picture import read_vitals
 from workers.screen import Row, print_rows
 from workers.words import dollars, duration, moment, span
 
+BOUNDS = ("patience_s", "max_tier", "max_cost_usd")
+"""What a caller may have set for this task, before its profile's own."""
+
 STYLES = {"takes it": "green", "not now": "yellow", "unfit": "red", "not needed": "dim"}
 
 
@@ -88,6 +91,9 @@ def asked(task: TaskInFull) -> Iterator[Row]:
     if task.needs:
         sizes = task.needs
         yield "size", f"prompt about {sizes['prompt_tokens']} tokens, answer up to {sizes['max_tokens']}"
+    bounds = [f"{name} {task.needs[name]}" for name in BOUNDS if task.needs.get(name) is not None]
+    if bounds:
+        yield "bounds", ", ".join(bounds)
     yield "priority", f"{task.priority} (0 first, 9 last)"
     yield "accepted", f"{moment(task.accepted_at)}, {ago(task.accepted_at)}"
     if task.not_before:

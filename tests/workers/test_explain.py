@@ -236,6 +236,17 @@ def test_a_running_task_whose_worker_died_says_so(db: Connection, epoch: int, wo
     assert "that worker is gone" in str(life(db, catalog, str(task_id)).held_up)
 
 
+def test_the_bounds_that_a_caller_set_are_shown(db: Connection, epoch: int, catalog: Catalog):
+    """A bound that is forgotten looks like a fault of the fleet."""
+    needs = {"prompt_tokens": 20, "max_tokens": 100, "patience_s": 30.0, "max_tier": "local"}
+    task_id = accepted(db, epoch, model="toll", needs=needs)
+
+    text = printed(life(db, catalog, str(task_id)))
+
+    assert "patience_s 30.0, max_tier local" in text
+    assert "tier paid is above" in text
+
+
 def test_the_beginning_of_an_id_is_enough(db: Connection, epoch: int):
     """Nobody types 36 characters."""
     task_id = accepted(db, epoch)
