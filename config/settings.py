@@ -111,6 +111,11 @@ def ollama_stores() -> tuple[Path, ...]:
     return own, Path("/usr/share/ollama/.ollama/models")
 
 
+def usual_home() -> Path:
+    """Tell the home of a fleet for which FLEET_HOME says nothing."""
+    return default_home(os.environ)
+
+
 def default_home(environ: Mapping[str, str]) -> Path:
     """Choose a folder for the fleet's data.
 

@@ -1,5 +1,6 @@
 """The first screen of `fleet up`: what runs where, what is missing and why, how to call it."""
 
+import shlex
 import socket
 import sys
 from collections import defaultdict
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.catalog import Catalog, Model
-from config.settings import Settings, has_key, without_password
+from config.settings import Settings, has_key, usual_home, without_password
 from workers import flower
 from workers.lanes import LaneReport
 
@@ -48,7 +49,11 @@ def show(
         console, "Served by this host", [(m.name, f"worker-{lane}, queue {m.queue}") for m, lane in served]
     )
     print_section(console, "Not served", list(missing(catalog, lanes)))
-    print_section(console, "Ask it, in another terminal", [("", SHELL_CALL), ("", PYTHON_CALL)])
+    print_section(
+        console,
+        "Ask it, in another terminal",
+        [*(("", line) for line in environment(settings)), ("", SHELL_CALL), ("", PYTHON_CALL)],
+    )
     print_section(console, "See it", [("", "fleet status"), ("", flower.url(settings))])
     console.print("\nCtrl-C here, or `fleet down`, ends all of it.\n", highlight=False)
 
@@ -61,6 +66,12 @@ def parts(settings: Settings, schema: str, new_password: str | None) -> Iterator
     where = f"{place(is_embedded=settings.database_is_embedded)} {without_password(settings.database_url)}"
     yield "Postgres", f"{where}, schema {schema}"
     yield "Flower", f"{flower.url(settings)}, user {flower.USER}, {password_hint(settings, new_password)}"
+
+
+def environment(settings: Settings) -> Iterator[str]:
+    """List what another terminal has to set first: what is not the default here."""
+    if settings.home != usual_home():
+        yield f"export FLEET_HOME={shlex.quote(str(settings.home))}"
 
 
 def place(*, is_embedded: bool) -> str:
