@@ -79,6 +79,7 @@ UNCLAIMED = """
       JOIN tasks t ON t.id = a.task_id
      WHERE a.outcome IS NULL
        AND a.claimed_at IS NULL
+       AND a.queued_at <= clock_timestamp() - make_interval(secs => %(older_than_s)s)
      ORDER BY a.queued_at
 """
 
@@ -249,10 +250,10 @@ def queue(db: Connection, placements: Sequence[Placement], *, epoch: int) -> lis
     return [QueuedAttempt(**row) for row in rows if row["task_id"] is not None]
 
 
-def unclaimed(db: Connection) -> list[QueuedAttempt]:
-    """Read the attempts that wait for a worker, oldest first, to publish their messages again."""
+def unclaimed(db: Connection, *, older_than_s: float = 0) -> list[QueuedAttempt]:
+    """Read the attempts that have waited so long for a worker, oldest first, to publish them again."""
     with db.cursor(row_factory=class_row(QueuedAttempt)) as cursor:
-        return cursor.execute(UNCLAIMED).fetchall()
+        return cursor.execute(UNCLAIMED, {"older_than_s": older_than_s}).fetchall()
 
 
 def fail(db: Connection, errors: dict[UUID, dict[str, Any]], *, epoch: int) -> list[EndedTask]:

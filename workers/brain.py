@@ -5,7 +5,7 @@ One brain at a time: every transaction checks that its epoch still leads.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,12 +20,24 @@ from redis import Redis
 from config.catalog import Catalog
 from config.errors import UnknownNameError
 from ledger import attempts, tasks
+from ledger.attempts import Key
 from ledger.connect import Connection, commit_without_waiting, flush
 from ledger.tasks import EndedTask, HeldTask, NewTask, Placement, QueuedAttempt
 from routing.backlog import Backlog
 from routing.candidates import Candidates
 from routing.errors import ExpiredError, NoModelError
-from routing.plan import PassedOver, Plan, Run, Wait, most_tokens, plan, suiting, worst_cost_usd
+from routing.plan import (
+    Objection,
+    PassedOver,
+    Plan,
+    Refuse,
+    Run,
+    Wait,
+    most_tokens,
+    plan,
+    suiting,
+    worst_cost_usd,
+)
 from routing.task import Task
 from routing.vitals import Vitals
 from workers.call import check_arguments
@@ -39,6 +51,9 @@ from workers.waiting import waiting_task
 
 POLL_S = 1.0
 """How often the ledger is read without a hint: notifications are hints, the ledger is the truth."""
+
+LOST_AFTER_S = 15.0
+"""How long an attempt may wait for a claim while slots are free, before its message counts as lost."""
 
 MOST_AT_ONCE = 500
 """Tasks placed by one statement."""
@@ -59,6 +74,7 @@ class Brain:
     backlog: Backlog = field(default_factory=Backlog)
     vitals: Vitals = field(init=False)
     polled_at: float = 0.0
+    swept_at: float = 0.0
     look_again_at: datetime | None = None
     """When a limit leaves room again for a task that waits for it."""
 
@@ -188,8 +204,10 @@ class Brain:
         if time.monotonic() - self.polled_at > POLL_S:
             self.polled_at = time.monotonic()
             asked = set(self.vitals.under_way)
-            for key, claimed_at in attempts.claimed(self.db).items():
+            claimed = attempts.claimed(self.db)
+            for key, claimed_at in claimed.items():
                 self.vitals.claimed(key, claimed_at)
+            self.publish_lost(claimed.keys())
             self.look_at_workers()
         elif "" in hints:
             self.look_at_workers()
@@ -208,6 +226,22 @@ class Brain:
         if unsuccessful:
             for row in tasks.held(self.db, unsuccessful):
                 self.backlog.add(self.task_of(row))
+
+    def publish_lost(self, claimed: Collection[Key]) -> None:
+        """Publish again what nobody has claimed for long although slots are free: its message is gone.
+
+        A worker that is killed takes the messages with it that it had received; where one was not lost
+        after all, the claim drops the second.
+        """
+        if time.monotonic() - self.swept_at < LOST_AFTER_S:
+            return
+        self.swept_at = time.monotonic()
+        running = Counter(way.model.queue for key, way in self.vitals.under_way.items() if key in claimed)
+        waiting = tasks.unclaimed(self.db, older_than_s=LOST_AFTER_S)
+        lost = [each for each in waiting if running[each.queue] < self.vitals.slots.get(each.queue, 0)]
+        if lost:
+            self.publish(lost)
+            log.warning("published_again", attempts=len(lost))
 
     def look_at_workers(self) -> None:
         slots = read_slots(self.db)
@@ -258,7 +292,12 @@ class Brain:
 
     def decide(self, task: Task) -> Plan:
         now = datetime.now(UTC)
-        decision = plan(task, self.candidates(task, now.date()), self.catalog, self.vitals, now)
+        try:
+            models = self.candidates(task, now.date())
+        except UnknownNameError as error:
+            # Accepted under another catalog: it would break every tick from now on.
+            return Refuse(((error.name, Objection(str(error), is_final=True)),))
+        decision = plan(task, models, self.catalog, self.vitals, now)
         if isinstance(decision, Wait) and decision.until:
             self.look_again_at = min(decision.until, self.look_again_at or decision.until)
         return decision
@@ -313,7 +352,11 @@ class Brain:
     def task_of(self, row: HeldTask) -> Task:
         """Turn a ledger row into a task of the backlog."""
         task, today = waiting_task(row, self.catalog, self.vitals), datetime.now(UTC).date()
-        return replace(task, suits=suiting(task, self.candidates(task, today), self.catalog, today))
+        try:
+            models = self.candidates(task, today)
+        except UnknownNameError:
+            return task
+        return replace(task, suits=suiting(task, models, self.catalog, today))
 
 
 def held_form(task: NewTask, accepted_at: datetime) -> HeldTask:

@@ -4,6 +4,7 @@ from typing import Any
 
 import structlog
 from celery import Celery, bootsteps
+from celery.worker.control import control_command
 
 from config.settings import settings
 from workers import lane
@@ -67,6 +68,16 @@ class GatherEvents(bootsteps.StartStopStep):
         """Send what is left."""
         self.timer.cancel()
         parent.event_dispatcher.flush()
+
+
+@control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def revoke(state: object, task_id: str | list[str], **_: object) -> dict[str, str]:  # noqa: ARG001 - Celery's form
+    """Leave Celery's `revoke` to the dispatcher, which cancels in the ledger.
+
+    Celery's own would make this worker drop every later message of that id, for hours, whatever the
+    ledger says of it.
+    """
+    return {"ok": "the dispatcher cancels it, unless a worker has begun"}
 
 
 def make_lane_worker(app: Celery) -> None:

@@ -41,6 +41,17 @@ def fate_of(fleet: Settings, result: AsyncResult) -> Fate:
         return fates(db, [UUID(result.id)])[0]
 
 
+def wait_until_ended(fleet: Settings, result: AsyncResult) -> None:
+    """Wait for the ledger to know the end of a task whose result nobody waits for."""
+    with connect(fleet.database_url, name="test") as db:
+        end = time.monotonic() + WAIT_S
+        while time.monotonic() < end:
+            found = fates(db, [UUID(result.id)])
+            if found and found[0].finished_at:
+                return
+            time.sleep(0.02)
+
+
 def test_a_profile_alone_is_enough(fleet: Settings):
     """`complete.delay(profile="social")` is the first line of the README."""
     result = complete.delay(profile="social")
@@ -214,14 +225,9 @@ def test_a_task_bounds_its_patience_its_cost_and_its_time(fleet: Settings):
 def test_an_ignored_result_is_not_stored(fleet: Settings):
     """The row is still there: only Redis is spared."""
     result = complete.apply_async(("quiet",), {"profile": "social"}, ignore_result=True)
-    with connect(fleet.database_url, name="test") as db:
-        found: list[Fate] = []
-        end = time.monotonic() + WAIT_S
-        while time.monotonic() < end and not (found and found[0].state == "succeeded"):
-            time.sleep(0.02)
-            found = fates(db, [UUID(result.id)])
+    wait_until_ended(fleet, result)
 
-    assert found[0].state == "succeeded"
+    assert fate_of(fleet, result).state == "succeeded"
     assert not Redis.from_url(fleet.redis_url).exists(f"celery-task-meta-{result.id}")
 
 
@@ -246,6 +252,18 @@ def test_a_revoked_task_never_runs(fleet: Settings):
         result.get(timeout=WAIT_S)
     assert fate_of(fleet, result).state == "cancelled"
     assert fate_of(fleet, result).attempts == 0
+
+
+def test_a_lane_worker_does_not_drop_what_the_ledger_has_not_cancelled(fleet: Settings):
+    """Celery's workers remember revoked ids for hours; here the ledger alone says what is cancelled."""
+    task_id = str(uuid4())
+    complete.AsyncResult(task_id).revoke()
+    time.sleep(0.5)
+
+    result = complete.apply_async(("after all",), {"profile": "social"}, task_id=task_id)
+
+    wait_until_ended(fleet, result)
+    assert fate_of(fleet, result).state == "succeeded"
 
 
 def test_a_result_that_redis_lost_is_read_from_the_ledger(fleet: Settings):

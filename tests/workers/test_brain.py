@@ -241,6 +241,43 @@ def test_flushing_redis_loses_no_accepted_task(
     assert fate_of(db, task_id).state == "succeeded"
 
 
+def test_a_lost_message_is_published_again_while_slots_are_free(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """A worker that is killed takes the messages with it that it had received and not yet claimed."""
+    task_id = send(app)
+    wait_for_presence(brain)
+    brain.tick([])
+    redis.delete("echo.echo")
+    brain.polled_at = brain.swept_at = float("-inf")
+    brain.tick([])
+    too_early = redis.llen("echo.echo")
+    db.execute(
+        "UPDATE attempts SET queued_at = queued_at - interval '1 minute' WHERE task_id = %s", [task_id]
+    )
+    brain.polled_at = brain.swept_at = float("-inf")
+
+    brain.tick([])
+
+    assert too_early == 0
+    assert run_attempt(next_request(redis, "echo.echo"))["id"] == f"chatcmpl-{task_id}"
+
+
+def test_a_task_of_another_catalog_does_not_stop_the_brain(brain: Brain, app: Celery, db: Connection):
+    """Its profile is gone since a restart: it fails with a reason, the others go on."""
+    task_id = send(app, profile="slow")
+    brain.tick([])
+    profiles = {name: profile for name, profile in brain.catalog.profiles.items() if name != "slow"}
+    successor = replace(brain, catalog=brain.catalog.model_copy(update={"profiles": profiles}))
+
+    successor.rebuild()
+    successor.tick([])
+
+    fate = fate_of(db, task_id)
+    assert fate.state == "failed"
+    assert "no profile is named 'slow'" in str(fate.error)
+
+
 def test_one_task_that_postgres_cannot_keep_does_not_hold_up_the_others(
     brain: Brain, app: Celery, redis: Redis
 ):
