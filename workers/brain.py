@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -59,6 +59,13 @@ MOST_AT_ONCE = 500
 """Tasks placed by one statement."""
 
 log = structlog.get_logger()
+
+
+class Arrival(NamedTuple):
+    """A task with the message that it came in."""
+
+    task: NewTask
+    raw: bytes
 
 
 @dataclass
@@ -115,12 +122,10 @@ class Brain:
         batches = self.inbox.read()
         unusable: list[NewTask] = []
         for batch in batches:
-            new = [task for task in map(self.new_task, batch.messages) if task is not None]
-            accepted = self.insert(new)
-            for task in new:
-                accepted_at = accepted.pop(task.id, None)
-                if accepted_at is None:
-                    continue
+            read = ((self.new_task(raw), raw) for raw in batch.messages)
+            new = {task.id: Arrival(task, raw) for task, raw in read if task is not None}
+            for task_id, accepted_at in self.insert(list(new.values())).items():
+                task = new[task_id].task
                 if task.error is not None:
                     unusable.append(task)
                 else:
@@ -181,21 +186,24 @@ class Brain:
             request=call.request,
         )
 
-    def insert(self, new: Sequence[NewTask]) -> dict[UUID, datetime]:
-        """Insert tasks in one statement; one that Postgres cannot keep does not hold up the others."""
+    def insert(self, new: Sequence[Arrival]) -> dict[UUID, datetime]:
+        """Insert tasks in one statement; one that Postgres cannot keep does not hold up the others.
+
+        Returns:
+            When each task was accepted, without those that were there already or are buried now.
+        """
         if not new:
             return {}
-        unique = list({task.id: task for task in new}.values())
         try:
-            return tasks.accept(self.db, unique, epoch=self.epoch)
+            return tasks.accept(self.db, [each.task for each in new], epoch=self.epoch)
         except psycopg.DataError as error:
-            if len(unique) == 1:
+            if len(new) == 1:
                 why = f"Postgres cannot keep it: {type(error).__name__}"
-                log.warning("buried", why=why, task=str(unique[0].id))
-                self.inbox.bury(str(unique[0].id).encode(), why)
+                log.warning("buried", why=why, task=str(new[0].task.id))
+                self.inbox.bury(new[0].raw, why)
                 return {}
-            half = len(unique) // 2
-            return {**self.insert(unique[:half]), **self.insert(unique[half:])}
+            half = len(new) // 2
+            return {**self.insert(new[:half]), **self.insert(new[half:])}
 
     def learn(self, hints: Iterable[str]) -> None:
         """Take note of attempts that ended and of workers that came or went."""

@@ -290,7 +290,9 @@ def test_one_task_that_postgres_cannot_keep_does_not_hold_up_the_others(
 
     assert good in brain.backlog.tasks
     assert redis.llen("dispatch") == 0
-    assert "Postgres cannot keep it" in str(redis.lindex("dispatch.dead", 0))
+    letter = str(redis.lindex("dispatch.dead", 0))
+    assert "Postgres cannot keep it" in letter
+    assert "correlation_id" in letter, "the message itself is kept"
 
 
 def test_finished_attempts_free_their_slots_without_a_hint(
