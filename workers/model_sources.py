@@ -10,9 +10,6 @@ from typing import Any, assert_never
 from config.models import FileSource, HuggingFaceSource, Model, OllamaSource, PypiSource, Source
 from config.settings import ollama_stores, settings
 
-OLLAMA_REGISTRY = "registry.ollama.ai"
-"""Not an address here but the name of a folder, in which Ollama keeps what came from its own library."""
-
 OLLAMA_MODEL_LAYER = "application/vnd.ollama.image.model"
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -85,22 +82,27 @@ def shards(index: Path | None) -> list[str]:
 
 def find_in_ollama(source: OllamaSource) -> Path | None:
     for store in ollama_stores():
-        for digest in ollama_digests(store / "manifests" / ollama_manifest(source.ollama)):
-            blob = readable(store / "blobs" / digest.replace(":", "-"))
-            if blob is not None:
-                return blob
+        for manifest in ollama_manifests(store, source.ollama):
+            for digest in ollama_digests(manifest):
+                blob = readable(store / "blobs" / digest.replace(":", "-"))
+                if blob is not None:
+                    return blob
     return None
 
 
-def ollama_manifest(tag: str) -> Path:
-    """Name the manifest of a model, e.g. `qwen3:8b`, below Ollama's folder of manifests.
+def ollama_manifests(store: Path, tag: str) -> Iterator[Path]:
+    """Find the manifests of a model, e.g. `qwen3:8b`, below Ollama's folder of manifests.
+
+    They lie in a folder for each place that models were pulled from, one for Ollama's own among them.
 
     Source: ollama, types/model/name.go (Filepath and the defaults of a name), read 2026-11.
     """
     name, _, version = tag.partition(":")
     parts = name.split("/")
-    defaults = (OLLAMA_REGISTRY, "library")[: max(3 - len(parts), 0)]
-    return Path(*defaults, *parts, version or "latest")
+    if len(parts) == 1:
+        parts = ["library", *parts]
+    of_any_place = "*/" if len(parts) == 2 else ""
+    yield from sorted((store / "manifests").glob(of_any_place + "/".join([*parts, version or "latest"])))
 
 
 def ollama_digests(manifest: Path) -> Iterator[str]:

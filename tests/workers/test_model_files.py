@@ -19,7 +19,7 @@ from config.models import Model
 from config.settings import settings
 from workers.errors import ModelFileError
 from workers.model_files import Absence, ModelFile, absence_of, fits, locate, pull
-from workers.model_sources import OLLAMA_MODEL_LAYER, OLLAMA_REGISTRY, ollama_manifest
+from workers.model_sources import OLLAMA_MODEL_LAYER, ollama_manifests
 
 CONTENT = b"GGUF" + bytes(3_000_000)
 
@@ -111,7 +111,7 @@ def test_the_first_source_that_has_it_wins(models: Path, tmp_path: Path):
 
 def test_a_model_of_ollama_is_served_from_its_store(models: Path, tmp_path: Path):
     """People have gigabytes in Ollama; fetching the same weights twice is a waste."""
-    blob = in_ollama(tmp_path / "ollama", folder=f"{OLLAMA_REGISTRY}/library/qwen3/8b")
+    blob = in_ollama(tmp_path / "ollama", folder="ollama.example/library/qwen3/8b")
 
     found = locate(a_model({"ollama": "qwen3:8b"}))
 
@@ -122,19 +122,23 @@ def test_a_model_of_ollama_is_served_from_its_store(models: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("tag", "manifest"),
     [
-        ("nomic-embed-text", f"{OLLAMA_REGISTRY}/library/nomic-embed-text/latest"),
-        ("somebody/model:q4", f"{OLLAMA_REGISTRY}/somebody/model/q4"),
+        ("nomic-embed-text", "ollama.example/library/nomic-embed-text/latest"),
+        ("somebody/model:q4", "ollama.example/somebody/model/q4"),
         ("elsewhere.example/somebody/model:q4", "elsewhere.example/somebody/model/q4"),
     ],
 )
-def test_short_names_of_ollama_are_completed_as_ollama_does(tag: str, manifest: str):
-    """A tag that is looked for in the wrong folder is a model that seems to be missing."""
-    assert ollama_manifest(tag) == Path(manifest)
+def test_short_names_of_ollama_are_completed_as_ollama_does(tmp_path: Path, tag: str, manifest: str):
+    """`nomic-embed-text` is what a person types; the folders have the whole name."""
+    path = tmp_path / "manifests" / manifest
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+    assert list(ollama_manifests(tmp_path, tag)) == [path]
 
 
 def test_a_damaged_manifest_is_a_missing_model(models: Path, tmp_path: Path):
     """A half-written file of another program must not stop the worker from starting."""
-    manifest = tmp_path / "ollama/manifests" / ollama_manifest("qwen3:8b")
+    manifest = tmp_path / "ollama/manifests/ollama.example/library/qwen3/8b"
     manifest.parent.mkdir(parents=True)
     manifest.write_text('{"layers": [')
 
