@@ -173,7 +173,7 @@ def test_a_task_waits_in_postgres_until_its_time(fleet: Settings, how: str):
     result.get(timeout=WAIT_S)
 
     assert waiting == "held"
-    assert 1.1 < time.monotonic() - began < 3
+    assert 1.1 < time.monotonic() - began < 10
 
 
 def test_a_task_that_expires_while_it_waits_fails_and_costs_nothing(fleet: Settings):
@@ -207,7 +207,7 @@ def test_a_limit_is_kept_and_waited_for_until_patience_ends(fleet: Settings):
 
     assert sorted(answer["model"] for answer in answers) == ["scarce", "scarce", "scarce", "toll", "toll"]
     paid = [answer for answer in answers if answer["model"] == "toll"]
-    assert all(2 <= answer["waited_s"] < 5 for answer in paid)
+    assert all(2 <= answer["waited_s"] < 15 for answer in paid)
     assert all(float(answer["cost_usd"]) > 0 for answer in paid)
 
 
