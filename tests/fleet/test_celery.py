@@ -207,7 +207,7 @@ def test_a_limit_is_kept_and_waited_for_until_patience_ends(fleet: Settings):
 
     assert sorted(answer["model"] for answer in answers) == ["scarce", "scarce", "scarce", "toll", "toll"]
     paid = [answer for answer in answers if answer["model"] == "toll"]
-    assert all(2 <= answer["waited_s"] < 15 for answer in paid)
+    assert all(4 <= answer["waited_s"] < 15 for answer in paid)
     assert all(float(answer["cost_usd"]) > 0 for answer in paid)
 
 
@@ -216,7 +216,7 @@ def test_a_task_bounds_its_patience_its_cost_and_its_time(fleet: Settings):
     impatient = complete.delay("now", profile="scarce", patience=0).get(timeout=WAIT_S)["fleet"]
     frugal = complete.delay("cheap or never", profile="scarce", patience=0, max_cost_usd=0, deadline=2)
 
-    assert impatient["waited_s"] < 2
+    assert impatient["waited_s"] < 4
     with pytest.raises(ExpiredError, match="the task allows \\$0"):
         frugal.get(timeout=WAIT_S)
     assert fate_of(fleet, frugal).attempts == 0
