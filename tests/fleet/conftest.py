@@ -1,6 +1,7 @@
 """The Procfile's own processes on embedded servers: a dispatcher, an echo worker, and a user's own app."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ def servers(home: Path, config: Path) -> Generator[dict[str, str]]:
     yield environment
     embedded.stop_redis(home, settings.sockets)
     embedded.stop_postgres(home, settings.sockets)
+    shutil.rmtree(settings.sockets)
 
 
 @pytest.fixture(scope="session")
