@@ -95,11 +95,6 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     )
 
 
-def key_from_environment(name: str) -> str | None:
-    """Read a provider's key; only the worker that calls the provider may ask."""
-    return os.environ.get(name) or None
-
-
 def has_key(name: str) -> bool:
     """Tell whether a provider's key is set, without reading it out."""
     return bool(os.environ.get(name))

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from difflib import get_close_matches
 from inspect import signature
 from typing import Any, TypeGuard
 
 from config.catalog import Catalog
+from config.errors import closest_of
 from config.models import TIERS
 from routing.tokens import estimate_tokens
 from workers.errors import InvalidCallError, PayloadTooLargeError
@@ -290,8 +290,8 @@ def stops(value: object) -> tuple[str, ...]:
 
 
 def closest(value: object, known: Sequence[str]) -> str:
-    matches = get_close_matches(str(value), known, n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    meant = closest_of(str(value), known)
+    return f"; did you mean {meant!r}?" if meant else ""
 
 
 def kind(value: object) -> str:
