@@ -1,8 +1,8 @@
 """Attempts on their way through a worker: claimed, renewed, finished."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,15 @@ CHANNEL = "fleet"
 HINT_IDS = 150
 """Ids in one notification: 8,000 bytes are the most that it carries."""
 
+LATELY = timedelta(days=2)
+"""Attempts are looked for first among those that were queued so lately, then among all.
+
+A statement opens every partition that it may have to look into, and its steps through them are counted in
+milliseconds once there are years of them. Almost always the attempt is of this month.
+"""
+
+EVER = datetime.min.replace(tzinfo=UTC)
+
 CLAIM = """
     WITH claimed AS (
         UPDATE attempts
@@ -27,6 +36,7 @@ CLAIM = """
          WHERE attempts.task_id = asked.task_id
            AND attempts.number = asked.number
            AND attempts.task_id = ANY (%(task_id)s::uuid[])
+           AND attempts.queued_at >= %(since)s
            AND outcome IS NULL
            AND claimed_at IS NULL
         RETURNING attempts.task_id, attempts.number, attempts.model, attempts.tier, attempts.queued_at,
@@ -37,11 +47,17 @@ CLAIM = """
       FROM claimed
      WHERE tasks.id = claimed.task_id
     RETURNING claimed.task_id, claimed.number, claimed.model, claimed.tier, tasks.profile, tasks.request,
-              tasks.accepted_at, claimed.claimed_at,
-              (SELECT CASE WHEN count(*) = count(cost_usd) THEN coalesce(sum(cost_usd), 0) END
-                 FROM attempts before
-                WHERE before.task_id = claimed.task_id
-                  AND before.number < claimed.number) AS spent_usd
+              tasks.accepted_at, claimed.claimed_at
+"""
+
+SPENT = """
+    SELECT attempts.task_id,
+           CASE WHEN count(*) = count(cost_usd) THEN coalesce(sum(cost_usd), 0) END
+      FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS asked (task_id, number)
+      JOIN attempts ON attempts.task_id = asked.task_id AND attempts.number < asked.number
+     WHERE attempts.task_id = ANY (%(task_id)s::uuid[])
+       AND attempts.queued_at >= %(since)s
+     GROUP BY attempts.task_id
 """
 
 RENEW = """
@@ -51,7 +67,9 @@ RENEW = """
      WHERE attempts.task_id = mine.task_id
        AND attempts.number = mine.number
        AND attempts.task_id = ANY (%(task_id)s::uuid[])
+       AND attempts.queued_at >= %(since)s
        AND outcome IS NULL
+    RETURNING attempts.task_id, attempts.number
 """
 
 FINISH = """
@@ -76,6 +94,7 @@ FINISH = """
          WHERE attempts.task_id = ended.task_id
            AND attempts.number = ended.number
            AND attempts.task_id = ANY (ARRAY(SELECT task_id FROM ended))
+           AND attempts.queued_at >= %(since)s
            AND attempts.outcome IS NULL
         RETURNING ended.task_id, ended.number, ended.next_state, ended.error, attempts.finished_at
     )
@@ -123,7 +142,8 @@ FINISHED = """
            prompt_tokens + completion_tokens AS tokens
       FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS asked (id, number)
       JOIN attempts ON attempts.task_id = asked.id AND attempts.number = asked.number
-     WHERE outcome IS NOT NULL
+     WHERE attempts.task_id = ANY (%(task_id)s::uuid[])
+       AND attempts.queued_at >= %(since)s
 """
 
 
@@ -139,7 +159,7 @@ class Claim:
     request: dict[str, Any]
     accepted_at: datetime
     claimed_at: datetime
-    spent_usd: Decimal | None
+    spent_usd: Decimal | None = Decimal(0)
     """By earlier attempts of the task; None: the price of one of them is unknown."""
 
 
@@ -204,29 +224,67 @@ def claim(db: Connection, keys: Sequence[Key], *, worker: str, lease_s: float) -
         What to run, by key. An attempt that was claimed before, cancelled or never planned is not
         there: its message is a duplicate and can be dropped.
     """
-    asked = {**columns_of(keys), "worker": worker, "lease_s": lease_s}
-    with db.cursor(row_factory=class_row(Claim)) as cursor:
-        return {(row.task_id, row.number): row for row in cursor.execute(CLAIM, asked)}
+    claims: dict[Key, Claim] = {}
+    for since, asked in lately_then_ever(keys, claims):
+        lease = {"worker": worker, "lease_s": lease_s}
+        with db.cursor(row_factory=class_row(Claim)) as cursor:
+            rows = cursor.execute(CLAIM, {**columns_of(asked), **lease, "since": since})
+            claims |= {(row.task_id, row.number): row for row in rows}
+    return with_spent(db, claims)
+
+
+def with_spent(db: Connection, claims: dict[Key, Claim]) -> dict[Key, Claim]:
+    """Fill in what the earlier attempts cost."""
+    again = {key: claim for key, claim in claims.items() if claim.number > 1}
+    if not again:
+        return claims
+    since = min(claim.accepted_at for claim in again.values())
+    spent: dict[UUID, Decimal | None] = dict(
+        db.execute(SPENT, {**columns_of(list(again)), "since": since}).fetchall()
+    )
+    return claims | {key: replace(claim, spent_usd=spent[claim.task_id]) for key, claim in again.items()}
 
 
 def renew(db: Connection, keys: Sequence[Key], *, lease_s: float) -> None:
     """Extend the leases of what this worker still runs."""
-    db.execute(RENEW, {**columns_of(keys), "lease_s": lease_s})
+    renewed: set[Key] = set()
+    for since, asked in lately_then_ever(keys, renewed):
+        found = db.execute(RENEW, {**columns_of(asked), "lease_s": lease_s, "since": since})
+        renewed |= {(task_id, number) for task_id, number in found}
 
 
 def finish(db: Connection, ends: Sequence[Finish]) -> dict[Key, datetime]:
-    """Record how attempts ended and what becomes of their tasks, in one transaction.
+    """Record how attempts ended and what becomes of their tasks; of each, both or nothing.
 
     Returns:
         When each ended, by key. An attempt that had ended before is not there; nothing of it changed.
     """
-    written = {
-        "ends": records(ends),
-        "channel": CHANNEL,
-        "hints": hints([(end.task_id, end.number) for end in ends]),
-    }
-    rows = db.execute(FINISH, written).fetchall()
-    return {(task_id, number): finished_at for task_id, number, finished_at, _ in rows}
+    by_key = {(end.task_id, end.number): end for end in ends}
+    finished: dict[Key, datetime] = {}
+    for since, keys in lately_then_ever(list(by_key), finished):
+        written = {
+            "ends": records(by_key[key] for key in keys),
+            "since": since,
+            "channel": CHANNEL,
+            "hints": hints(keys),
+        }
+        rows = db.execute(FINISH, written).fetchall()
+        finished |= {(task_id, number): finished_at for task_id, number, finished_at, _ in rows}
+    return finished
+
+
+def lately_then_ever(keys: Sequence[Key], found: Container[Key]) -> Iterator[tuple[datetime, Sequence[Key]]]:
+    """Say twice what to look for and how far back: the second time what was not found the first time.
+
+    Args:
+        keys: of the attempts.
+        found: those that were found; grows between the two times.
+    """
+    if keys:
+        yield datetime.now(UTC) - LATELY, keys
+    missing = [key for key in keys if key not in found]
+    if missing:
+        yield EVER, missing
 
 
 def hints(keys: Sequence[Key]) -> list[str]:
@@ -266,8 +324,11 @@ def calls_since(db: Connection, since: datetime) -> dict[str, int]:
 
 def finished(db: Connection, keys: Iterable[Key]) -> list[FinishedAttempt]:
     """Read those of the attempts that have ended, in no order."""
-    with db.cursor(row_factory=class_row(FinishedAttempt)) as cursor:
-        return cursor.execute(FINISHED, columns_of(list(keys))).fetchall()
+    seen: dict[Key, FinishedAttempt | None] = {}
+    for since, asked in lately_then_ever(list(keys), seen):
+        for row in db.execute(FINISHED, {**columns_of(asked), "since": since}):
+            seen[row[0], row[1]] = FinishedAttempt(*row) if row[2] else None
+    return [ended for ended in seen.values() if ended is not None]
 
 
 def columns_of(keys: Sequence[Key]) -> dict[str, list[Any]]:

@@ -4,12 +4,14 @@ Alembic runs the migrations: it is well kept, records what has run, and takes SQ
 migrations/versions is forward only.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from ledger import partitions
 from ledger.connect import connect
 
 CURRENT_VERSION = "SELECT version_num FROM alembic_version"
@@ -17,13 +19,17 @@ HAS_VERSION = "SELECT to_regclass('alembic_version') IS NOT NULL"
 
 
 def migrate(database_url: str) -> str:
-    """Run the migrations that have not run yet; several processes may call this at once.
+    """Run the migrations that have not run yet, and make the partitions of the next months.
+
+    Several processes may call this at once.
 
     Returns:
         The schema version that the database now has.
     """
     config = configuration(database_url)
     command.upgrade(config, "head")
+    with connect(database_url, name="migrate") as db:
+        partitions.make_ahead(db, datetime.now(UTC).date())
     return newest_version()
 
 

@@ -17,15 +17,15 @@ ACCEPT = """
         SELECT epoch FROM leadership WHERE epoch = %(epoch)s FOR SHARE
     ), accepted AS (
         INSERT INTO tasks (id, state, profile, focus, model, agent, priority, not_before, deadline,
-                           needs, request, envelope, finished_at, error)
+                           needs, metadata, request, envelope, finished_at, error)
         SELECT id, CASE WHEN error IS NULL THEN 'held' ELSE 'failed' END, profile, focus, model, agent,
-               priority, not_before, deadline, needs, request, envelope,
+               priority, not_before, deadline, needs, metadata, request, envelope,
                CASE WHEN error IS NOT NULL THEN now() END, error
           FROM leads,
                json_to_recordset(%(new)s)
                AS new (id uuid, profile text, focus text, model text, agent text, priority smallint,
-                       not_before timestamptz, deadline timestamptz, needs jsonb, request jsonb,
-                       envelope jsonb, error jsonb)
+                       not_before timestamptz, deadline timestamptz, needs jsonb, metadata jsonb,
+                       request jsonb, envelope jsonb, error jsonb)
             ON CONFLICT (id) DO NOTHING
         RETURNING id, accepted_at
     )
@@ -38,7 +38,9 @@ HELD = """
     SELECT id, profile, focus, model, agent, priority, not_before, deadline, needs, accepted_at,
            (SELECT coalesce(jsonb_agg(jsonb_build_array(a.model, a.error ->> 'text') ORDER BY a.number), '[]')
               FROM attempts a
-             WHERE a.task_id = tasks.id) AS tried
+             WHERE a.task_id = tasks.id
+               AND a.queued_at >= tasks.accepted_at
+               AND tasks.attempts > 0) AS tried
       FROM tasks
      WHERE state = 'held'
        AND (%(only)s::uuid[] IS NULL OR id = ANY (%(only)s))
@@ -53,7 +55,7 @@ QUEUE = """
           FROM leads,
                json_to_recordset(%(placements)s)
                AS planned (task_id uuid, model text, tier text, queue text, passed_over jsonb,
-                           reserved_usd numeric)
+                           reserved_usd numeric, reserved_tokens int)
     ), moved AS (
         UPDATE tasks
            SET state = 'queued', attempts = attempts + 1
@@ -61,10 +63,14 @@ QUEUE = """
          WHERE tasks.id = planned.task_id
            AND tasks.id = ANY (ARRAY(SELECT task_id FROM planned))
            AND tasks.state = 'held'
-        RETURNING tasks.id, tasks.attempts AS number, tasks.profile, tasks.envelope
+        RETURNING tasks.id, tasks.attempts AS number, tasks.profile, tasks.agent, tasks.envelope,
+                  tasks.accepted_at
     ), inserted AS (
-        INSERT INTO attempts (task_id, number, model, tier, queue, epoch, passed_over, reserved_usd)
-        SELECT moved.id, moved.number, model, tier, queue, %(epoch)s, passed_over, reserved_usd
+        INSERT INTO attempts (task_id, number, profile, agent, model, tier, queue, epoch, passed_over,
+                              reserved_usd, reserved_tokens, queued_at)
+        SELECT moved.id, moved.number, profile, agent, model, tier, queue, %(epoch)s, passed_over,
+               reserved_usd, reserved_tokens,
+               greatest(now(), accepted_at) -- also after the clock was set back
           FROM moved
           JOIN planned ON planned.task_id = moved.id
     )
@@ -115,9 +121,11 @@ FATE = """
            a.prompt_tokens, a.cached_tokens, a.completion_tokens,
            (SELECT CASE WHEN count(*) = count(cost_usd) THEN sum(cost_usd) END
               FROM attempts
-             WHERE task_id = tasks.id) AS cost_usd
+             WHERE task_id = tasks.id
+               AND queued_at >= tasks.accepted_at) AS cost_usd
       FROM tasks
-      LEFT JOIN attempts a ON a.task_id = tasks.id AND a.number = tasks.attempts
+      LEFT JOIN attempts a
+        ON a.task_id = tasks.id AND a.number = tasks.attempts AND a.queued_at >= tasks.accepted_at
      WHERE tasks.id = ANY (%(ids)s)
 """
 
@@ -138,6 +146,8 @@ class NewTask:
     request: dict[str, Any] | None
     envelope: dict[str, Any]
     """`headers` and `embed` of the Celery message."""
+    metadata: dict[str, Any] | None = None
+    """What the caller wants to find again."""
     error: dict[str, Any] | None = None
     """Set: the arguments cannot be used, and the task has failed as it arrived."""
 
@@ -170,6 +180,7 @@ class Placement:
     queue: str
     passed_over: Sequence[Sequence[str]]
     reserved_usd: Decimal
+    reserved_tokens: int
 
 
 @dataclass(frozen=True)

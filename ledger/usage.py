@@ -52,8 +52,8 @@ TASKS_BETWEEN = """
 """
 
 TASK = """
-    SELECT id, state, profile, focus, model, agent, priority, not_before, deadline, needs, accepted_at,
-           finished_at, error
+    SELECT id, state, profile, focus, model, agent, priority, not_before, deadline, needs, metadata,
+           accepted_at, finished_at, error
       FROM tasks
      WHERE id = %(id)s
 """
@@ -161,6 +161,7 @@ class TaskInFull:
     not_before: datetime | None
     deadline: datetime | None
     needs: dict[str, Any]
+    metadata: dict[str, Any] | None
     accepted_at: datetime
     finished_at: datetime | None
     error: dict[str, Any] | None

@@ -393,6 +393,7 @@ def placement(task: Task, decision: Run, now: datetime) -> Placement:
         queue=model.queue,
         passed_over=objections(decision.passed_over),
         reserved_usd=worst_cost_usd(model, task.needs, now.date()) or Decimal(0),
+        reserved_tokens=most_tokens(model, task.needs),
     )
 
 

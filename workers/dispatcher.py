@@ -30,6 +30,7 @@ from ledger.errors import NotLeadingError
 from workers.app import DISPATCH_QUEUE
 from workers.brain import Brain
 from workers.doorbell import Doorbell
+from workers.housekeeper import Housekeeper
 from workers.inbox import Inbox
 
 LEASE_S = 5.0
@@ -110,6 +111,7 @@ class Dispatcher:
             inbox = Inbox(redis, DISPATCH_QUEUE)
             self.doorbell = stack.enter_context(closing(Doorbell(redis, inbox.lists, listener)))
             brain = Brain(db, redis, self.app, self.catalog, epoch, inbox)
+            stack.enter_context(closing(Housekeeper(self.settings.database_url).start()))
             brain.rebuild()
             hints: Iterable[str] = ()
             renewed_at = 0.0

@@ -42,6 +42,7 @@ COLUMNS = """
       JOIN pg_class c ON c.oid = a.attrelid
      WHERE c.relnamespace = 'public'::regnamespace
        AND c.relkind IN ('r', 'p', 'v', 'm')
+       AND NOT c.relispartition
        AND c.relname <> 'alembic_version'
        AND a.attnum > 0
        AND NOT a.attisdropped

@@ -3,17 +3,15 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
 
-from ledger import attempts, leadership, tasks
-from ledger.attempts import Finish
+from ledger import attempts, leadership, tasks, usage
 from ledger.connect import Connection, connect
 from ledger.errors import NotLeadingError
-from ledger.tasks import NewTask, Placement
+from tests.ledger.made import a_finish, a_placement, a_task
 
 LEASE_S = 60.0
 
@@ -29,45 +27,6 @@ def epoch(db: Connection) -> int:
     taken = leadership.take(db, "test", LEASE_S)
     assert taken is not None
     return taken
-
-
-def a_task(**fields: Any) -> NewTask:
-    defaults: dict[str, Any] = {
-        "id": uuid4(),
-        "profile": "social",
-        "focus": None,
-        "model": None,
-        "agent": "default",
-        "priority": 0,
-        "not_before": None,
-        "deadline": None,
-        "needs": {"prompt_tokens": 10, "max_tokens": 20},
-        "request": {"messages": [{"role": "user", "content": "hello"}]},
-        "envelope": {"headers": {"id": "x"}, "embed": {"chain": None}},
-    }
-    return NewTask(**{**defaults, **fields})
-
-
-def a_placement(task_id: UUID, **fields: Any) -> Placement:
-    defaults: dict[str, Any] = {
-        "model": "echo",
-        "tier": "local",
-        "queue": "echo.echo",
-        "passed_over": [["kimi", "no live worker"]],
-        "reserved_usd": Decimal(0),
-    }
-    return Placement(task_id, **{**defaults, **fields})
-
-
-def a_finish(task_id: UUID, number: int = 1, **fields: Any) -> Finish:
-    defaults: dict[str, Any] = {
-        "outcome": "succeeded",
-        "next_state": "succeeded",
-        "prompt_tokens": 3,
-        "completion_tokens": 5,
-        "cost_usd": Decimal("0.000000001"),
-    }
-    return Finish(task_id, number, **{**defaults, **fields})
 
 
 def claimed(db: Connection, epoch: int) -> UUID:
@@ -108,6 +67,20 @@ def test_a_task_walks_from_held_to_succeeded(db: Connection, epoch: int):
     assert running == "running"
     assert (fate.state, fate.model, fate.prompt_tokens, fate.completion_tokens) == ("succeeded", "echo", 3, 5)
     assert fate.cost_usd == Decimal("0.000000001")
+
+
+def test_a_row_says_by_itself_what_it_is_of(db: Connection, epoch: int):
+    """Budgets and bills are added up over attempts alone; a caller finds its tasks by its own words."""
+    task = a_task(agent="clio", metadata={"ticket": 7})
+    tasks.accept(db, [task], epoch=epoch)
+    tasks.queue(db, [a_placement(task.id, reserved_tokens=30)], epoch=epoch)
+
+    row = db.execute("SELECT profile, agent, reserved_tokens FROM attempts").fetchone()
+    found = usage.task(db, task.id)
+
+    assert row == (task.profile, "clio", 30)
+    assert found is not None
+    assert found.metadata == {"ticket": 7}
 
 
 def test_an_attempt_is_claimed_once(db: Connection, epoch: int):

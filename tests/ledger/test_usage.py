@@ -15,9 +15,9 @@ BEGINNING = {"first": UUID(int=0), "last": UUID(int=1), "most": 4}
 @pytest.mark.parametrize(
     ("query", "asked", "index"),
     [
-        (usage.MODELS, {"since": datetime.now(UTC)}, "attempts_by_finish"),
+        (usage.MODELS, {"since": datetime.now(UTC)}, "finished_at_idx"),
         (usage.TASKS_BETWEEN, BEGINNING, "tasks_pkey"),
-        (usage.LIFE, {"id": UUID(int=0)}, "attempts_pkey"),
+        (usage.LIFE, {"id": UUID(int=0)}, "Index Cond: (task_id ="),
     ],
 )
 def test_a_question_does_not_read_the_whole_past(

@@ -78,7 +78,7 @@ def accepted(db: Connection, epoch: int, **different: Any) -> UUID:
 def queued(
     db: Connection, epoch: int, task_id: UUID, *passed_over: Sequence[str], model: str = "echo"
 ) -> None:
-    placement = Placement(task_id, model, "local", f"echo.{model}", passed_over, Decimal("0.25"))
+    placement = Placement(task_id, model, "local", f"echo.{model}", passed_over, Decimal("0.25"), 120)
     tasks.queue(db, [placement], epoch=epoch)
 
 

@@ -17,6 +17,7 @@ CREATE TABLE tasks (
     not_before   timestamptz,
     deadline     timestamptz,
     needs        jsonb NOT NULL,
+    metadata     jsonb,
     request      jsonb,
     envelope     jsonb NOT NULL,
     attempts     smallint NOT NULL DEFAULT 0,
@@ -35,6 +36,7 @@ CREATE TABLE tasks (
 COMMENT ON COLUMN tasks.model IS 'what the caller named; the attempts tell what ran';
 COMMENT ON COLUMN tasks.priority IS '0 runs first, 9 last, as Celery has it on Redis';
 COMMENT ON COLUMN tasks.needs IS 'what a plan looks at: token estimate, max_tokens, capabilities';
+COMMENT ON COLUMN tasks.metadata IS 'what the caller wants to find again; nothing here reads it';
 COMMENT ON COLUMN tasks.request IS 'messages and sampling; NULL once retention has removed the text';
 COMMENT ON COLUMN tasks.envelope IS 'what Celery attached to the message: headers and embed';
 -- Keyed as the tables are, so that whichever index the planner takes, a row is found by its key.
@@ -44,12 +46,15 @@ CREATE INDEX tasks_by_acceptance ON tasks (accepted_at);
 CREATE TABLE attempts (
     task_id           uuid NOT NULL REFERENCES tasks,
     number            smallint NOT NULL,
+    profile           text,
+    agent             text NOT NULL,
     model             text NOT NULL,
     tier              text NOT NULL,
     queue             text NOT NULL,
     epoch             bigint NOT NULL,
     passed_over       jsonb NOT NULL,
     reserved_usd      numeric(18,9) NOT NULL,
+    reserved_tokens   integer NOT NULL,
     queued_at         timestamptz NOT NULL DEFAULT now(),
     worker            text,
     claimed_at        timestamptz,
@@ -63,7 +68,7 @@ CREATE TABLE attempts (
     first_token_s     real,
     error             jsonb,
     answer            jsonb,
-    PRIMARY KEY (task_id, number),
+    PRIMARY KEY (task_id, number, queued_at),
     CONSTRAINT tier_is_known CHECK (tier IN ('local', 'free', 'paid')),
     CONSTRAINT outcome_is_known
         CHECK (outcome IN ('succeeded', 'failed', 'rejected', 'lost', 'cancelled')),
@@ -74,8 +79,9 @@ CREATE TABLE attempts (
         CHECK (outcome <> 'succeeded' OR (prompt_tokens IS NOT NULL AND completion_tokens IS NOT NULL)),
     CONSTRAINT tokens_and_money_are_not_negative
         CHECK (prompt_tokens >= 0 AND cached_tokens >= 0 AND completion_tokens >= 0
-               AND cost_usd >= 0 AND reserved_usd >= 0)
-);
+               AND cost_usd >= 0 AND reserved_usd >= 0 AND reserved_tokens >= 0)
+) PARTITION BY RANGE (queued_at);
+CREATE TABLE attempts_default PARTITION OF attempts DEFAULT;
 COMMENT ON COLUMN attempts.passed_over IS '[[model, objection], ...]: why not each one before';
 COMMENT ON COLUMN attempts.cost_usd IS 'NULL: the price is unknown; 0: free';
 COMMENT ON COLUMN attempts.answer IS '{"message": ..., "finish_reason": ...}; NULL once the text is removed';
