@@ -21,11 +21,10 @@ from benchmarks.pipeline import processes, services
 from config.catalog import Catalog
 from config.models import Limits, Model, Price
 from config.profiles import Profile, Routing
-from routing.backlog import Backlog
-from routing.candidates import Candidates
-from routing.plan import Plan, Run, plan
+from routing.plan import Plan, Run
+from routing.scheduler import Scheduler
 from routing.task import Needs, Task
-from routing.vitals import Vitals
+from routing.vitals import Ended, Vitals
 
 HELD = 10_000
 MODELS = 16
@@ -103,32 +102,40 @@ def decisions_per_s(catalog: Catalog) -> tuple[float, int, float]:
         Decisions a second (plans made, whether they placed a task or not), the tasks placed, and the
         seconds of a tick in which nothing can be placed.
     """
-    backlog = Backlog()
-    for task in waiting_tasks():
-        backlog.add(task)
     vitals = Vitals(catalog, slots={model.queue: 40 for model in catalog.models.values()})
-    candidates = Candidates(catalog)
-    made = placed = 0
-
-    def decide(task: Task) -> Plan:
-        nonlocal made
-        made += 1
-        return plan(task, candidates(task, NOW.date()), catalog, vitals, NOW)
-
+    for model in catalog.models.values():
+        vitals.learn(model, None, an_end(NOW))
+    scheduler = CountingScheduler(catalog, vitals)
+    for task in waiting_tasks():
+        scheduler.add(task, 600, NOW)
+    placed = 0
     began = time.perf_counter()
     for tick in range(10):
         now = NOW + timedelta(seconds=tick)
-        for task, decision in backlog.decide(now, decide):
-            if isinstance(decision, Run):
-                placed += 1
-                vitals.placed((task.id, 1), decision.model, 600)
+        for _, decision in scheduler.decisions(now):
+            placed += isinstance(decision, Run)
         for key in list(vitals.under_way):
-            vitals.ended(key, claimed_at=now, finished_at=now + timedelta(seconds=1), tokens=600)
-    rate = made / (time.perf_counter() - began)
+            vitals.ended(key, an_end(now))
+    rate = scheduler.made / (time.perf_counter() - began)
     vitals.slots = {}
     began = time.perf_counter()
-    list(backlog.decide(NOW, decide))
+    list(scheduler.decisions(NOW))
     return rate, placed, time.perf_counter() - began
+
+
+class CountingScheduler(Scheduler):
+    """Counts the plans that it makes."""
+
+    made = 0
+
+    def decide(self, task: Task, now: datetime) -> Plan:
+        """Make a plan."""
+        self.made += 1
+        return super().decide(task, now)
+
+
+def an_end(at: datetime) -> Ended:
+    return Ended("succeeded", at, at + timedelta(seconds=1), tokens=600, cost_usd=Decimal(0))
 
 
 def idle_cpu_share(seconds: float) -> float:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
+from config.budgets import Budget
 from config.document import Document
 from config.entry import Entry
 from config.errors import CatalogError, UnknownNameError
@@ -28,6 +29,7 @@ class Catalog(Entry):
     models: Mapping[str, Model]
     profiles: Mapping[str, Profile]
     focuses: Mapping[str, Focus]
+    budgets: Mapping[str, Budget] = Field(default_factory=dict)
     routing: Routing
     schedule: Mapping[str, RecurringTask] = Field(default_factory=dict)
 
@@ -96,6 +98,7 @@ def load_catalog(folder: Path) -> Catalog:
         models=models.models,
         profiles=profiles.profiles,
         focuses=profiles.focuses,
+        budgets=profiles.budgets,
         routing=profiles.routing,
         schedule=schedule.schedule,
     )

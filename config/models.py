@@ -1,6 +1,6 @@
 """models.yaml: what a provider and a model are; the keys of the file are the fields of these types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,6 +28,7 @@ from config.entry import (
 Tier = Literal["local", "free", "paid"]
 Kind = Literal["chat", "embedding"]
 EngineName = Literal["mlx", "llama", "cloud", "echo"]
+Capability = Literal["tools", "json_schema", "vision"]
 
 TIERS: tuple[Tier, ...] = ("local", "free", "paid")
 """Cheapest first."""
@@ -137,6 +138,10 @@ class Capabilities(Entry):
     tools: StrictBool = False
     json_schema: StrictBool = False
     vision: StrictBool = False
+
+    def lacks(self, required: Sequence[Capability]) -> list[Capability]:
+        """List those that are required and missing."""
+        return [each for each in required if not getattr(self, each)]
 
 
 class Provider(Entry):

@@ -1,13 +1,31 @@
-"""profiles.yaml: the kinds of work, the personas, and the order in which models are tried."""
+"""profiles.yaml: the kinds of work, the personas, the budgets, and the order of the models."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
+from config.budgets import Budget
 from config.entry import Count, Entry, Name, Named, OwnName, Text
 from config.models import Tier
 
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+
+LONGEST_PATTERN = 1000
+"""Characters of a regular expression."""
+
+
+class Expect(Entry):
+    """What an answer must be; one that is not is rejected, and the next candidate is tried."""
+
+    non_empty: StrictBool = True
+    """Something besides white space, or a tool call."""
+    min_length: Count | None = None
+    """Characters."""
+    pattern: Annotated[str, Field(min_length=1, max_length=LONGEST_PATTERN)] | None = None
+    """A regular expression that is found somewhere in it."""
+    json_schema: Mapping[str, Any] | None = None
+    """It is JSON, and valid against this schema."""
 
 
 class Profile(Entry):
@@ -18,6 +36,8 @@ class Profile(Entry):
     model: Name
     fallbacks: tuple[Name, ...] | None = None
     """Tried in this order after the model; None: those of the routing."""
+    prefer: Literal["listed", "cheapest"] = "listed"
+    """`cheapest`: the candidates are tried in order of price instead."""
     temperature: Temperature
     max_tokens: Count
     system: Text | None = None
@@ -28,6 +48,8 @@ class Profile(Entry):
     """Dearer models are passed over."""
     patience_s: Annotated[int, Field(strict=True, ge=0)] = 60
     """How long a task waits for a cheaper model before a dearer one is taken."""
+    expect: Expect | None = None
+    """What its answers must be, where the task does not say it itself."""
 
 
 class Focus(Entry):
@@ -50,8 +72,9 @@ class Routing(Entry):
 
 
 class ProfilesFile(Entry):
-    """profiles.yaml: the kinds of work, the personas, and the order in which models are tried."""
+    """profiles.yaml: the kinds of work, the personas, the budgets, and the order of the models."""
 
     profiles: Annotated[dict[Name, Profile], Named]
     focuses: Annotated[dict[Name, Focus], Named] = Field(default_factory=dict)
+    budgets: Annotated[dict[Name, Budget], Named] = Field(default_factory=dict)
     routing: Routing

@@ -93,7 +93,7 @@ def cycles(models: Mapping[str, Raw]) -> Faults:
 def faults_of_profiles(data: object, of_models: object) -> Faults:
     """Check profiles.yaml against the models of models.yaml."""
     models, every = section(of_models, "models"), names(of_models, "models")
-    yield from own_names(data, ("profiles", "focuses"))
+    yield from own_names(data, ("profiles", "focuses", "budgets"))
     for name, profile in section(data, "profiles").items():
         max_tier = profile.get("max_tier", "paid")
         for keys, model in references(("profiles", name), profile, "model", "fallbacks"):
@@ -103,6 +103,12 @@ def faults_of_profiles(data: object, of_models: object) -> Faults:
     for name, focus in section(data, "focuses").items():
         for keys, model in references(("focuses", name), focus, "model"):
             yield from no_chat_model(keys, model, models, every)
+    for name, budget in section(data, "budgets").items():
+        for scope, kind, known in (
+            ("profile", "profile", names(data, "profiles")),
+            ("model", "model", every),
+        ):
+            yield from unknown(("budgets", name, scope), kind, budget.get(scope), known)
     routing = entry(data, "routing") or {}
     for keys, model in references(("routing",), routing, "primary", "fallbacks", "last_resort"):
         yield from no_chat_model(keys, model, models, every)

@@ -109,7 +109,8 @@ FINISH = """
 """
 
 OPEN = """
-    SELECT task_id, number, attempts.model, claimed_at, needs
+    SELECT task_id, number, attempts.model, attempts.profile, attempts.agent, reserved_usd, reserved_tokens,
+           queued_at, claimed_at, needs
       FROM attempts
       JOIN tasks ON tasks.id = task_id
      WHERE outcome IS NULL
@@ -139,7 +140,8 @@ CALLS_SINCE = """
 
 FINISHED = """
     SELECT task_id, attempts.number, outcome, claimed_at, finished_at,
-           prompt_tokens + completion_tokens AS tokens
+           prompt_tokens + completion_tokens AS tokens, cost_usd, prompt_tokens, completion_tokens,
+           first_token_s, error -> 'lesson' AS lesson
       FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS asked (id, number)
       JOIN attempts ON attempts.task_id = asked.id AND attempts.number = asked.number
      WHERE attempts.task_id = ANY (%(task_id)s::uuid[])
@@ -187,6 +189,11 @@ class OpenAttempt:
     task_id: UUID
     number: int
     model: str
+    profile: str | None
+    agent: str
+    reserved_usd: Decimal
+    reserved_tokens: int
+    queued_at: datetime
     claimed_at: datetime | None
     needs: dict[str, Any]
 
@@ -211,6 +218,13 @@ class FinishedAttempt:
     claimed_at: datetime | None
     finished_at: datetime
     tokens: int | None
+    """Prompt and answer; None: nobody knows."""
+    cost_usd: Decimal | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    first_token_s: float | None
+    lesson: dict[str, Any] | None
+    """What it taught; see `routing.lessons`."""
 
 
 Key = tuple[UUID, int]

@@ -36,11 +36,17 @@ ACCEPT = """
 
 HELD = """
     SELECT id, profile, focus, model, agent, priority, not_before, deadline, needs, accepted_at,
-           (SELECT coalesce(jsonb_agg(jsonb_build_array(a.model, a.error ->> 'text') ORDER BY a.number), '[]')
+           (SELECT coalesce(jsonb_agg(jsonb_build_array(a.model, coalesce(a.error ->> 'text', a.outcome),
+                                                        a.error -> 'lesson') ORDER BY a.number), '[]')
               FROM attempts a
              WHERE a.task_id = tasks.id
                AND a.queued_at >= tasks.accepted_at
-               AND tasks.attempts > 0) AS tried
+               AND tasks.attempts > 0) AS tried,
+           (SELECT coalesce(sum(coalesce(a.cost_usd, a.reserved_usd)), 0)
+              FROM attempts a
+             WHERE a.task_id = tasks.id
+               AND a.queued_at >= tasks.accepted_at
+               AND tasks.attempts > 0) AS spent_usd
       FROM tasks
      WHERE state = 'held'
        AND (%(only)s::uuid[] IS NULL OR id = ANY (%(only)s))
@@ -166,8 +172,10 @@ class HeldTask:
     deadline: datetime | None
     needs: dict[str, Any]
     accepted_at: datetime
-    tried: list[list[str]]
-    """[model, what went wrong] for each attempt so far, in order."""
+    tried: list[tuple[str, str, dict[str, Any] | None]]
+    """[model, what went wrong, what it taught] for each attempt so far, in order."""
+    spent_usd: Decimal = Decimal(0)
+    """What they cost; what is not known counts as reserved."""
 
 
 @dataclass(frozen=True)

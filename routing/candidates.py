@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from datetime import date
+from decimal import Decimal
 
 from config.catalog import Catalog
-from config.models import Model
+from config.models import TIERS, Model
 from routing.task import Task
+
+UNKNOWN_PRICE = Decimal("Infinity")
+"""Comes last among the paid ones."""
 
 
 class Candidates:
@@ -36,7 +40,32 @@ def candidates(task: Task, catalog: Catalog, today: date) -> tuple[Model, ...]:
         UnknownNameError: the task names a profile, focus or model that the catalog does not have.
     """
     resolved = (catalog.resolve(name, today) for name in names(task, catalog))
-    return tuple({model.name: model for model in resolved}.values())
+    listed = tuple({model.name: model for model in resolved}.values())
+    profile = catalog.profile(task.profile) if task.profile else None
+    if profile is None or profile.prefer == "listed":
+        return listed
+    stopgaps = catalog.routing.last_resort
+    named, others = (listed[:1], listed[1:]) if task.model else ((), listed)
+    by_price = sorted(others, key=lambda model: (model.name in stopgaps, *price_rank(model, today)))
+    return (*named, *by_price)
+
+
+def price_rank(model: Model, today: date) -> tuple[int, Decimal]:
+    """Order models by tier, then by what a million tokens in and a million out cost together."""
+    price = model.price_on(today)
+    usd = price.input_usd_per_mtok + price.output_usd_per_mtok if price else UNKNOWN_PRICE
+    return TIERS.index(model.tier), Decimal(0) if model.tier != "paid" else usd
+
+
+def retired_names(catalog: Catalog, today: date) -> dict[str, Model]:
+    """List the retired models that profiles, focuses and routing name, with what each stands for today."""
+    named = {profile.model for profile in catalog.profiles.values()}
+    named |= {name for profile in catalog.profiles.values() for name in profile.fallbacks or ()}
+    named |= {focus.model for focus in catalog.focuses.values()}
+    named |= {catalog.routing.primary, *catalog.routing.fallbacks, *catalog.routing.last_resort}
+    return {
+        name: catalog.resolve(name, today) for name in sorted(named) if catalog.model(name).is_retired(today)
+    }
 
 
 def names(task: Task, catalog: Catalog) -> Iterator[str]:

@@ -1,12 +1,15 @@
 """What routing refuses.
 
 RoutingError
-├── NoModelError   no model may run the task, now or later
-└── ExpiredError   the task's deadline passed before a model could begin
+├── NoModelError      no model may run the task, now or later
+│   └── BudgetSpentError  a budget that rejects is spent
+└── ExpiredError      the task's deadline passed before a model could begin
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+
+from routing.objection import PassedOver
 
 
 class RoutingError(Exception):
@@ -30,6 +33,14 @@ class NoModelError(RoutingError):
         )
 
 
+class BudgetSpentError(NoModelError):
+    """A budget whose `on_spent` is `reject` has too little left."""
+
+    def __str__(self) -> str:
+        model, why = self.passed_over[-1]
+        return f"{model} would take the task, but {why}; raise the budget in config/profiles.yaml, or wait"
+
+
 class ExpiredError(RoutingError):
     """The task's deadline passed before a model could begin; nothing was spent."""
 
@@ -44,3 +55,9 @@ class ExpiredError(RoutingError):
             f"the deadline {self.deadline} passed while the task waited ({waited_for}); nothing was spent; "
             "give it a later `expires`, or start a worker that can take it"
         )
+
+
+def refusal(profile: str | None, passed_over: PassedOver) -> NoModelError:
+    """Make the error of a task that was refused."""
+    kind = BudgetSpentError if passed_over and passed_over[-1][1].ends_plan else NoModelError
+    return kind(profile, [(model, objection.why) for model, objection in passed_over])

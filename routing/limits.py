@@ -91,6 +91,24 @@ class Usage:
             or self.too_many_tokens(limits.tokens_per_minute, tokens, now)
         )
 
+    def left(self, limits: Limits, now: datetime) -> tuple[str, ...]:
+        """Say what is left of each limit."""
+        self.prune(now)
+        running = self.running_since(now)
+        minute = len(self.recent) + len(running) + self.unclaimed
+        tokens = sum(call.tokens for call in (*self.recent, *running))
+        tokens += sum(placed.tokens for placed in self.placed.values() if placed.claimed_at is None)
+        today = len(self.placed) + (self.calls_today if self.day == now.date() else 0)
+        counts = (
+            (limits.requests_per_minute, minute, "requests this minute"),
+            (limits.requests_per_day, today, "requests today"),
+            (limits.tokens_per_minute, tokens, "tokens this minute"),
+            (limits.concurrency, len(self.placed), "calls at once"),
+        )
+        return tuple(
+            f"{max(limit - used, 0)} of {limit} {what}" for limit, used, what in counts if limit is not None
+        )
+
     def full_day(self, limit: int | None, now: datetime) -> Full | None:
         if limit is None:
             return None

@@ -7,26 +7,14 @@ from decimal import Decimal
 
 from config.catalog import Catalog
 from config.models import TIERS, Model
+from routing.budgets import Amount
+from routing.estimates import Estimates
+from routing.lessons import used_up
+from routing.limits import MINUTE, SLACK
+from routing.objection import Objection, PassedOver
 from routing.price import cost_usd
 from routing.task import Needs, Task
-from routing.vitals import Vitals
-
-
-@dataclass(frozen=True)
-class Objection:
-    """Why a candidate cannot take a task now."""
-
-    why: str
-    is_final: bool
-    """True: it never can (unfit). False: it may later (busy)."""
-    until: datetime | None = None
-    """When it ends, where that is known."""
-    is_worth_waiting: bool = False
-    """True: a live worker serves it, so it comes free by itself."""
-
-
-PassedOver = tuple[tuple[str, Objection], ...]
-"""(model, objection) for each candidate that was not taken, in order."""
+from routing.vitals import UnderWay, Vitals
 
 
 @dataclass(frozen=True)
@@ -86,11 +74,25 @@ def plan(task: Task, candidates: Sequence[Model], catalog: Catalog, vitals: Vita
         if objection is None:
             return Run(model, tuple(passed_over))
         passed_over.append((model.name, objection))
-        if objection.is_worth_waiting:
+        if objection.ends_plan:
+            return Refuse(tuple(passed_over)) if objection.is_final else Wait(tuple(passed_over))
+        if is_worth_waiting(objection, task.patient_until, now):
             busy.append(model)
     if all(objection.is_final for _, objection in passed_over):
         return Refuse(tuple(passed_over))
     return Wait(tuple(passed_over))
+
+
+def is_worth_waiting(objection: Objection, patient_until: datetime, now: datetime) -> bool:
+    """Tell whether a candidate may come free while the task is still patient.
+
+    One that is away for long, until midnight say, is not waited for in vain; one that is back within a
+    minute always gets the task's patience, because others may come free in the meantime too.
+    """
+    if not objection.is_worth_waiting:
+        return False
+    until = objection.until
+    return until is None or until <= max(patient_until, now + MINUTE + SLACK)
 
 
 def too_early(
@@ -101,7 +103,7 @@ def too_early(
     for better in busy:
         if is_stopgap or TIERS.index(better.tier) < TIERS.index(model.tier):
             why = f"ready, but {better.name} is worth waiting for until {patient_until:%H:%M:%S} UTC"
-            return Objection(why, is_final=False, until=patient_until)
+            return Objection(why, until=patient_until)
     return None
 
 
@@ -109,35 +111,44 @@ def objection_to(
     model: Model, task: Task, catalog: Catalog, vitals: Vitals, now: datetime
 ) -> Objection | None:
     """Say why a model cannot take a task now; None: it can."""
-    unfit = unfitness(model, task, catalog, now.date())
+    unfit = unfitness(model, task, catalog, now.date(), vitals.estimates)
     if unfit is not None:
         return Objection(unfit, is_final=True)
     if not vitals.slots.get(model.queue):
-        return Objection(f"no live worker on queue {model.queue}", is_final=False)
-    full = vitals.full(model, most_tokens(model, task.needs), now)
+        return Objection(f"no live worker on queue {model.queue}")
+    closed = vitals.closed(model, now)
+    if closed is not None:
+        return closed
+    most = most_used(model, task.needs, now.date())
+    full = vitals.full(model, most.tokens, now)
     if full is not None:
-        return Objection(full.why, is_final=False, until=full.until, is_worth_waiting=True)
+        return Objection(full.why, until=full.until, is_worth_waiting=True)
     if vitals.room(model.queue) <= 0:
         why = f"all {vitals.slots[model.queue]} slots of queue {model.queue} are taken"
-        return Objection(why, is_final=False, is_worth_waiting=True)
-    return None
+        return Objection(why, is_worth_waiting=True)
+    # Last, so that a budget ends a plan only for a candidate that would have taken the task.
+    return vitals.unpaid(model, task.profile, task.agent, most, now)
 
 
-def unfitness(model: Model, task: Task, catalog: Catalog, today: date) -> str | None:
+def unfitness(model: Model, task: Task, catalog: Catalog, today: date, estimates: Estimates) -> str | None:
     """Say why a model can never run a task; None: it may."""
-    return inability(model, task, today) or out_of_bounds(model, task, catalog, today)
+    return inability(model, task, today, estimates) or out_of_bounds(model, task, catalog, today)
 
 
-def inability(model: Model, task: Task, today: date) -> str | None:
+def inability(model: Model, task: Task, today: date, estimates: Estimates) -> str | None:
     """Say why a model cannot do what a task asks."""
-    for tried, why in task.tried:
-        if tried == model.name:
-            return f"tried: {why}"
+    tried = used_up(task.tried, model.name) if task.tried else None
+    if tried is not None:
+        return tried
     if model.is_retired(today):
         return f"retired on {model.retired_on} without a successor"
     if model.kind != "chat":
         return f"is not a chat model but an {model.kind} model"
-    needed = most_tokens(model, task.needs)
+    lacking = model.capabilities.lacks(task.needs.requires)
+    if lacking:
+        return f"has no {' and no '.join(lacking)}, which the task needs"
+    prompt = estimates.tokens(model.name, task.needs.script, task.needs.prompt_tokens)
+    needed = prompt + output_tokens(model, task.needs.max_tokens)
     if needed > model.context_tokens:
         return f"needs up to {needed} tokens, its context has {model.context_tokens}"
     return None
@@ -155,12 +166,30 @@ def out_of_bounds(model: Model, task: Task, catalog: Catalog, today: date) -> st
     worst = worst_cost_usd(model, task.needs, today)
     if worst is None:
         return "its price is unknown, and the task bounds its cost"
-    return f"could cost ${worst.normalize():f}, the task allows ${allowed:f}" if worst > allowed else None
+    if worst + task.spent_usd <= allowed:
+        return None
+    so_far = f" besides the ${task.spent_usd.normalize():f} so far" if task.spent_usd else ""
+    return f"could cost ${worst.normalize():f}{so_far}, the task allows ${allowed:f}"
 
 
-def suiting(task: Task, candidates: Sequence[Model], catalog: Catalog, today: date) -> tuple[str, ...]:
+def suiting(
+    task: Task, candidates: Sequence[Model], catalog: Catalog, today: date, estimates: Estimates
+) -> tuple[str, ...]:
     """List the candidates that may run a task at all; tasks that these are the same for are of a kind."""
-    return tuple(model.name for model in candidates if unfitness(model, task, catalog, today) is None)
+    return tuple(
+        model.name for model in candidates if unfitness(model, task, catalog, today, estimates) is None
+    )
+
+
+def under_way(model: Model, task: Task, now: datetime) -> UnderWay:
+    """Describe the attempt that a placement of a task on a model becomes."""
+    most = most_used(model, task.needs, now.date())
+    return UnderWay(model, most, task.profile, task.agent, placed_at=now, needs=task.needs)
+
+
+def most_used(model: Model, needs: Needs, today: date) -> Amount:
+    """Bound what an attempt can use."""
+    return Amount(worst_cost_usd(model, needs, today), most_tokens(model, needs))
 
 
 def worst_cost_usd(model: Model, needs: Needs, today: date) -> Decimal | None:

@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from config.models import Tier
+from config.models import Capability, Tier
+from routing.lessons import Tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,11 @@ class Needs:
     max_tier: Tier | None = None
     """Dearer models are passed over."""
     max_cost_usd: Decimal | None = None
-    """Models that could cost more are passed over."""
+    """Models that could cost more, with what the task has cost so far, are passed over."""
+    requires: tuple[Capability, ...] = ()
+    """What a model must be able to do besides text."""
+    script: str = "NONE"
+    """What most of the prompt is written in; see `routing.tokens.script_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +48,24 @@ class Task:
     accepted_at: datetime
     patient_until: datetime
     """Until then it waits for a cheaper model that is busy."""
-    tried: tuple[tuple[str, str], ...] = ()
-    """(model, what went wrong) for each attempt so far."""
+    tried: tuple[Tried, ...] = ()
+    """The attempts so far."""
+    spent_usd: Decimal = Decimal(0)
+    """What they cost, at most."""
     suits: tuple[str, ...] = ()
     """The models that may run it at all, now or later; see `routing.plan.suiting`."""
+    purse: str | None = None
+    """Its agent, where that one has a budget of its own."""
 
     @property
     def kind(self) -> tuple[object, ...]:
         """What tasks of an agent have in common that get the same plan at the same moment."""
-        return (self.agent, self.profile, self.focus, self.model, self.suits)
+        return (self.agent, self.profile, self.focus, self.model, self.suits, self.purse)
+
+    @property
+    def number(self) -> int:
+        """The number that its next attempt gets."""
+        return len(self.tried) + 1
 
 
 def needs_from(stored: Mapping[str, Any]) -> Needs:
@@ -63,28 +77,25 @@ def needs_from(stored: Mapping[str, Any]) -> Needs:
         patience_s=stored.get("patience_s"),
         max_tier=stored.get("max_tier"),
         max_cost_usd=None if cost is None else Decimal(cost),
+        requires=tuple(stored.get("requires") or ()),
+        script=stored.get("script") or "NONE",
     )
 
 
 DEFAULT_PATIENCE_S = 60.0
 """For tasks without a profile."""
 
-DEFAULT_SERVICE_S = 30.0
-"""What a model needs for a task, as long as none has been seen at work."""
 
-
-def patience_end(
-    start: datetime, patience_s: float, deadline: datetime | None, service_s: float | None
-) -> datetime:
+def patience_end(start: datetime, patience_s: float, deadline: datetime | None, service_s: float) -> datetime:
     """Tell until when a task waits for a cheaper model.
 
     Args:
         start: when it was accepted, or the moment before which it must not run.
         patience_s: of its profile.
         deadline: leaves its last seconds to the dearer model.
-        service_s: what a model needs for a task; None: none has been seen at work.
+        service_s: what that one needs.
     """
     end = start + timedelta(seconds=patience_s)
     if deadline is None:
         return end
-    return min(end, deadline - timedelta(seconds=DEFAULT_SERVICE_S if service_s is None else service_s))
+    return min(end, deadline - timedelta(seconds=service_s))

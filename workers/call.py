@@ -9,8 +9,9 @@ from typing import Any, TypeGuard
 
 from config.catalog import Catalog
 from config.errors import closest_of
-from config.models import TIERS
-from routing.tokens import estimate_tokens
+from config.models import TIERS, Capability
+from config.profiles import Expect
+from routing.tokens import estimate_tokens, parts_of, script_of
 from workers.errors import InvalidCallError, PayloadTooLargeError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -18,6 +19,9 @@ MOST_STOPS = 16
 HIGHEST_TEMPERATURE = 2.0
 LARGEST_SEED = 2**63 - 1
 LONGEST_PATIENCE_S = 30 * 24 * 3600
+LARGEST_METADATA = 8192
+RESPONSE_TYPES = ("text", "json_object", "json_schema")
+TOOL_CHOICES = ("auto", "none", "required")
 
 Messages = list[dict[str, Any]]
 
@@ -39,10 +43,21 @@ class Call:
     patience_s: float | None
     max_tier: str | None
     max_cost_usd: Decimal | None
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    expect: Expect | None = None
+    metadata: dict[str, Any] | None = None
 
     @property
     def request(self) -> dict[str, Any]:
         """What the model is asked, as the ledger keeps it."""
+        special = {
+            "response_format": self.response_format,
+            "tools": self.tools,
+            "tool_choice": self.tool_choice,
+            "expect": self.expect.model_dump(mode="json", exclude_defaults=True) if self.expect else None,
+        }
         return {
             "messages": self.messages,
             "max_tokens": self.max_tokens,
@@ -50,18 +65,33 @@ class Call:
             "top_p": self.top_p,
             "stop": list(self.stop),
             "seed": self.seed,
+            **{name: value for name, value in special.items() if value is not None},
         }
 
     @property
     def needs(self) -> dict[str, Any]:
         """What a plan looks at, as the ledger keeps it."""
         return {
-            "prompt_tokens": estimate_tokens(self.messages),
+            "prompt_tokens": estimate_tokens(self.messages, self.tools or ()),
+            "script": script_of(self.messages),
             "max_tokens": self.max_tokens,
+            "requires": self.requires,
             "patience_s": self.patience_s,
             "max_tier": self.max_tier,
             "max_cost_usd": None if self.max_cost_usd is None else str(self.max_cost_usd),
         }
+
+    @property
+    def requires(self) -> list[Capability]:
+        """What a model must be able to do besides text."""
+        needed: dict[Capability, bool] = {
+            "tools": bool(self.tools),
+            "json_schema": self.response_format is not None and self.response_format["type"] != "text",
+            "vision": any(
+                part.get("type") == "image_url" for message in self.messages for part in parts_of(message)
+            ),
+        }
+        return [capability for capability, is_needed in needed.items() if is_needed]
 
 
 def check_call(
@@ -81,6 +111,11 @@ def check_call(
     patience: object = None,
     max_tier: object = None,
     max_cost_usd: object = None,
+    response_format: object = None,
+    tools: object = None,
+    tool_choice: object = None,
+    expect: object = None,
+    metadata: object = None,
 ) -> Call:
     """Check what `complete` was called with and fill in what it left open.
 
@@ -102,6 +137,7 @@ def check_call(
     if system and all(message["role"] not in ("system", "developer") for message in asked):
         asked = [{"role": "system", "content": system}, *asked]
     defaults = settings or catalog.routing
+    form = response_form(response_format)
     return Call(
         profile=profile_name,
         focus=focus_name,
@@ -116,6 +152,11 @@ def check_call(
         patience_s=None if patience is None else real("patience", patience, 0, LONGEST_PATIENCE_S, default=0),
         max_tier=one_of("max_tier", max_tier, TIERS),
         max_cost_usd=money("max_cost_usd", max_cost_usd),
+        response_format=form,
+        tools=checked_tools(tools),
+        tool_choice=checked_choice(tool_choice, tools),
+        expect=expectation(expect, settings.expect if settings else None, form),
+        metadata=checked_metadata(metadata),
     )
 
 
@@ -274,6 +315,78 @@ def money(argument: str, value: object) -> Decimal | None:
     if isinstance(value, bool) or not usd.is_finite() or usd < 0:
         raise InvalidCallError(argument, f"dollars, as a number or a string, got {value!r}")
     return usd
+
+
+def response_form(value: object) -> dict[str, Any] | None:
+    """Check OpenAI's `response_format`."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or value.get("type") not in RESPONSE_TYPES:
+        raise InvalidCallError("response_format", f"a mapping with type, one of {', '.join(RESPONSE_TYPES)}")
+    if value["type"] == "json_schema":
+        described = value.get("json_schema")
+        if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
+            raise InvalidCallError("response_format.json_schema", "a mapping with name and schema")
+        from workers.expectations import check_schema  # noqa: PLC0415 - most callers need no validator
+
+        check_schema("response_format.json_schema.schema", described.get("schema"))
+    return dict(value)
+
+
+def checked_tools(value: object) -> list[dict[str, Any]] | None:
+    """Check OpenAI's `tools`."""
+    if value is None:
+        return None
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or not value:
+        raise InvalidCallError("tools", f"a list of tools that is not empty, got {kind(value)}")
+    for index, tool in enumerate(value):
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise InvalidCallError(
+                f"tools[{index}]", 'a mapping such as {"type": "function", "function": {"name": ...}}'
+            )
+    return [dict(tool) for tool in value]
+
+
+def checked_choice(value: object, tools: object) -> str | dict[str, Any] | None:
+    """Check OpenAI's `tool_choice`."""
+    if value is None:
+        return None
+    if tools is None:
+        raise InvalidCallError("tool_choice", "tools beside it, got none")
+    if isinstance(value, Mapping):
+        return dict(value)
+    return one_of("tool_choice", value, TOOL_CHOICES)
+
+
+def expectation(value: object, of_profile: Expect | None, form: Mapping[str, Any] | None) -> Expect | None:
+    """Say what the answer must be: as the caller says, else the profile; and what it was to look like."""
+    if value is not None:
+        from workers.expectations import check_expect  # noqa: PLC0415 - most callers need no validator
+
+        found = check_expect(value)
+    else:
+        found = of_profile
+    if form is None or form["type"] == "text" or (found and found.json_schema is not None):
+        return found
+    schema = form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}
+    return (found or Expect()).model_copy(update={"json_schema": schema})
+
+
+def checked_metadata(value: object) -> dict[str, Any] | None:
+    """Check what the caller wants to find again beside the task."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InvalidCallError("metadata", f"a mapping with names as keys, got {kind(value)}")
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidCallError("metadata", f"values that JSON can hold ({error})") from error
+    if len(text) > LARGEST_METADATA:
+        raise InvalidCallError("metadata", f"at most {LARGEST_METADATA} characters of JSON, got {len(text)}")
+    storable("metadata", text.replace("\\u0000", "\x00"))
+    return dict(value)
 
 
 def stops(value: object) -> tuple[str, ...]:

@@ -174,10 +174,9 @@ def drain(queue: "SimpleQueue[UUID]") -> list[UUID]:
 
 def sleep_s(brain: Brain) -> float:
     """Tell how long nothing will happen by itself."""
-    moments = [moment for moment in (brain.backlog.next_moment(), brain.look_again_at) if moment]
-    if not moments:
+    moment = brain.scheduler.next_moment()
+    if moment is None:
         return TICK_S
-    moment = min(moments)
     return min(TICK_S, max(0.0, (moment - datetime.now(UTC)).total_seconds()))
 
 

@@ -2,15 +2,19 @@
 
 from typing import Any
 
+from routing.lessons import Lesson, as_stored
+
 
 def stored(error: BaseException) -> dict[str, Any]:
-    """Turn an error into JSON; `text` is what a person reads."""
+    """Turn an error into JSON; `text` is what a person reads, `lesson` what the brain does."""
     kind = type(error)
+    lesson = getattr(error, "lesson", None)
     return {
         "type": kind.__qualname__,
         "module": kind.__module__,
         "args": [argument if is_json(argument) else str(argument) for argument in error.args],
         "text": printable(str(error) or kind.__qualname__),
+        **({"lesson": as_stored(lesson)} if isinstance(lesson, Lesson) else {}),
     }
 
 

@@ -10,12 +10,14 @@ from config.catalog import Catalog
 from config.errors import UnknownNameError
 from config.models import Model
 from ledger.tasks import HeldTask
-from routing.candidates import candidates
-from routing.plan import Objection, Plan, Refuse, Run, plan
+from routing.errors import refusal
+from routing.objection import Objection
+from routing.plan import Plan, Refuse, Run
+from routing.scheduler import Scheduler
 from routing.task import Task
 from routing.vitals import Vitals
 from workers.call import Call
-from workers.waiting import waiting_task
+from workers.waiting import let_wait
 from workers.words import moment
 
 Verdict = Literal["takes it", "not now", "unfit", "not needed"]
@@ -61,12 +63,13 @@ def forecast(held: HeldTask, catalog: Catalog, vitals: Vitals, now: datetime, *,
         now: aware, UTC.
         is_led: whether there is a brain to decide anything.
     """
-    task = waiting_task(held, catalog, vitals)
+    scheduler = Scheduler(catalog, vitals)
+    task = let_wait(scheduler, held, now)
     try:
-        models = candidates(task, catalog, now.date())
+        models = scheduler.candidates(task, now.date())
     except UnknownNameError as error:
         return Forecast("refuse", f"The catalog of this host has changed since it was asked: {error}.", [])
-    decision = plan(task, models, catalog, vitals, now)
+    decision = scheduler.decide(task, now)
     says, text = held_up(task, now, is_led=is_led) or decided(decision, models, vitals)
     return Forecast(says, text, prospects(models, decision))
 
@@ -76,7 +79,8 @@ def decided(decision: Plan, models: Sequence[Model], vitals: Vitals) -> tuple[De
     if isinstance(decision, Run):
         return "run", f"It runs on {decision.model.name}."
     if isinstance(decision, Refuse):
-        return "refuse", "It fails with NoModelError: no candidate can ever take it."
+        error = type(refusal(None, decision.passed_over)).__name__
+        return "refuse", f"It fails with {error}: no candidate can take it."
     unfit = {name for name, objection in decision.passed_over if objection.is_final}
     if not any(vitals.slots.get(model.queue) for model in models if model.name not in unfit):
         return "wait", (

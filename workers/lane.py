@@ -18,6 +18,7 @@ from celery.exceptions import Ignore
 
 from config.catalog import Catalog
 from config.models import Model
+from config.profiles import Expect
 from ledger import attempts, workers
 from ledger.attempts import Claim, Finish, Key
 from ledger.connect import Connection, connect
@@ -28,7 +29,7 @@ from workers.batcher import Batcher
 from workers.completion import completion
 from workers.engines import make_engine
 from workers.engines.base import Completion, Engine, Request
-from workers.engines.errors import EngineError
+from workers.engines.errors import AnswerRejectedError, EngineError
 from workers.failure import printable, stored
 from workers.messages import ATTEMPT_HEADER
 
@@ -229,11 +230,15 @@ def run(lane: Lane, claim: Claim) -> dict[str, Any]:
             engine_request(model, claim.request), on_token=ignore_token, cancelled=never
         )
     except EngineError as error:
-        failure, next_state = error, "held" if error.retryable else "failed"
+        failure, next_state = error, "failed" if error.again == "nobody" else "held"
     except Exception as error:  # noqa: BLE001 - a bug: recorded here, then raised again
         failure, next_state = error, "failed"
     else:
-        return record_answer(lane, claim, model, answer)
+        why = rejection(claim.request, answer)
+        if why is None:
+            return record_answer(lane, claim, model, answer)
+        record_rejection(lane, claim, model, answer, why)
+        raise Ignore
     lane.ends(
         Finish(
             claim.task_id,
@@ -292,6 +297,36 @@ def record_answer(lane: Lane, claim: Claim, model: Model, answer: Completion) ->
     return completion(fate)
 
 
+def rejection(stored_request: Mapping[str, Any], answer: Completion) -> str | None:
+    """Say why an answer is not what the task expects; None: it is, or nothing is expected."""
+    expected = stored_request.get("expect")
+    if expected is None:
+        return None
+    from workers.expectations import shortfall  # noqa: PLC0415 - most tasks expect nothing
+
+    return shortfall(Expect.model_validate(expected), openai_choice(answer)["message"])
+
+
+def record_rejection(lane: Lane, claim: Claim, model: Model, answer: Completion, why: str) -> None:
+    """Keep the answer with its cost, and send the task back: the next candidate is tried."""
+    lane.ends(
+        Finish(
+            claim.task_id,
+            claim.number,
+            outcome="rejected",
+            next_state="held",
+            prompt_tokens=answer.prompt_tokens,
+            cached_tokens=answer.cached_tokens,
+            completion_tokens=answer.completion_tokens,
+            cost_usd=cost_of(model, answer),
+            first_token_s=answer.first_token_s,
+            error=stored(AnswerRejectedError(model.name, why)),
+            answer=openai_choice(answer),
+        )
+    )
+    log.warning("rejected", task=str(claim.task_id), model=model.name)
+
+
 def engine_request(model: Model, stored_request: Mapping[str, Any]) -> Request:
     """Make the engine's request out of what the ledger keeps."""
     return Request(
@@ -301,6 +336,9 @@ def engine_request(model: Model, stored_request: Mapping[str, Any]) -> Request:
         top_p=stored_request["top_p"],
         stop=tuple(stored_request["stop"]),
         seed=stored_request["seed"],
+        response_format=stored_request.get("response_format"),
+        tools=stored_request.get("tools"),
+        tool_choice=stored_request.get("tool_choice"),
     )
 
 

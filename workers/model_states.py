@@ -17,12 +17,13 @@ from ledger.connect import Connection
 from ledger.tasks import HeldTask
 from ledger.usage import ModelRecord
 from routing.plan import objection_to
+from routing.scheduler import Scheduler
 from routing.vitals import Vitals
 from workers.completion import plain
 from workers.forecast import NOBODY
 from workers.picture import read_vitals
 from workers.screen import print_section
-from workers.waiting import waiting_task
+from workers.waiting import let_wait
 from workers.words import duration, moment
 
 LATELY = timedelta(days=1)
@@ -72,6 +73,8 @@ class ModelState:
     tokens_per_s: float | None
     last_error: str | None
     last_error_at: datetime | None
+    left: dict[str, str]
+    """What is left of the limits and budgets that its calls count for: the model's, its account's, ours."""
 
 
 def model_states(db: Connection, catalog: Catalog) -> list[ModelState]:
@@ -110,12 +113,14 @@ def state_of(
         tokens_per_s=record.tokens_per_s if record else None,
         last_error=record.last_error if record else None,
         last_error_at=record.last_error_at if record else None,
+        left=vitals.left(model, now),
     )
 
 
 def readiness(model: Model, catalog: Catalog, vitals: Vitals, now: datetime) -> tuple[State, str | None]:
     """Ask what a plan would say of a small task."""
-    task = waiting_task(replace(NEUTRAL, model=model.name, accepted_at=now), catalog, vitals)
+    scheduler = Scheduler(catalog, vitals)
+    task = let_wait(scheduler, replace(NEUTRAL, model=model.name, accepted_at=now), now)
     objection = objection_to(model, task, catalog, vitals, now)
     if model.is_retired(now.date()):
         return "retired", objection.why if objection else None
@@ -164,6 +169,9 @@ def show(console: Console, found: Sequence[ModelState]) -> None:
             for each in found
             if each.last_error_at
         ],
+    )
+    print_section(
+        console, "Left", list({what: left for each in found for what, left in each.left.items()}.items())
     )
     print_section(
         console,

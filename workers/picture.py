@@ -1,46 +1,131 @@
 """The picture that decisions are made on, read from the ledger: by a new brain, and by whoever asks."""
 
 from collections import Counter
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 
+from config.budgets import Window
 from config.catalog import Catalog
-from ledger import attempts, workers
+from config.models import Model
+from ledger import attempts, fold, workers
+from ledger.attempts import FinishedAttempt
 from ledger.connect import Connection
+from routing.budgets import Amount, window_start
+from routing.estimates import Seen
+from routing.lessons import lesson_from
 from routing.limits import MINUTE, SLACK, Called
-from routing.plan import most_tokens
+from routing.pace import seen_pace
 from routing.task import needs_from
-from routing.vitals import Vitals
+from routing.vitals import Ended, UnderWay, Vitals
 
 STALE_S = 10.0
 """A worker that was not seen for so long is no longer counted on: five of its beats."""
 
+REMEMBERED = timedelta(days=1)
+"""How far back failures, successes and paces are read."""
+
+MOST_REMEMBERED = 5000
+"""Attempts that paces and estimates are learned from."""
+
 
 def read_vitals(db: Connection, catalog: Catalog, now: datetime) -> Vitals:
-    """Fold what the ledger says: live workers, attempts under way, and the calls that limits count.
+    """Fold what the ledger says: workers, attempts under way, limits, budgets, health and paces.
 
     Args:
         now: aware, UTC.
     """
     vitals = Vitals(catalog, slots=read_slots(db))
+    read_limits(vitals, db, now)
+    read_budgets(vitals, db, now)
+    read_health(vitals, db, now)
+    read_paces(vitals, db, now)
     for row in attempts.still_open(db):
         model = catalog.models.get(row.model)
         if model is not None:
-            tokens = most_tokens(model, needs_from(row.needs))
-            vitals.placed((row.task_id, row.number), model, tokens, row.claimed_at)
-    vitals.remember(
+            attempt = UnderWay(
+                model,
+                Amount(row.reserved_usd, row.reserved_tokens),
+                profile=row.profile,
+                agent=row.agent,
+                placed_at=row.queued_at,
+                needs=needs_from(row.needs),
+            )
+            vitals.placed((row.task_id, row.number), attempt, row.claimed_at)
+    return vitals
+
+
+def read_limits(vitals: Vitals, db: Connection, now: datetime) -> None:
+    """Count the calls of the last minute and of today."""
+    models = vitals.catalog.models
+    vitals.remember_calls(
         recent=(
-            (catalog.models[call.model], Called(call.claimed_at, call.tokens or 0))
+            (models[call.model], Called(call.claimed_at, call.tokens or 0))
             for call in attempts.recent_calls(db, now - MINUTE - SLACK)
-            if call.model in catalog.models
+            if call.model in models
         ),
         today=now.date(),
         calls_today=(
-            (catalog.models[model], calls)
+            (models[model], calls)
             for model, calls in attempts.calls_since(db, datetime.combine(now.date(), time(), UTC)).items()
-            if model in catalog.models
+            if model in models
         ),
     )
-    return vitals
+
+
+def read_budgets(vitals: Vitals, db: Connection, now: datetime) -> None:
+    """Add up what is spent of each budget in its window."""
+    windows: set[Window] = {purse.budget.window for purse in vitals.budgets.purses.values()}
+    for window in windows:
+        since = window_start(window, now)
+        for row in fold.spent(db, since):
+            if row.model not in vitals.catalog.models:
+                continue
+            used = Amount(row.usd, int(row.tokens), row.requests)
+            for purse in vitals.budgets.of(row.model, row.profile, row.agent):
+                if purse.budget.window == window:
+                    purse.spend(purse.counted(used) or Decimal(0), now)
+
+
+def read_health(vitals: Vitals, db: Connection, now: datetime) -> None:
+    """Learn from the failures and the last successes, in the order in which they happened."""
+    models = vitals.catalog.models
+    successes = fold.last_successes(db, now - REMEMBERED)
+    ends: list[tuple[datetime, Model, attempts.Key | None, Ended]] = []
+    for model, at in successes.items():
+        if model in models:
+            ends.append((at, models[model], None, Ended("succeeded", at, at, None, None)))
+    for row in fold.failures(db, now - REMEMBERED):
+        if row.model in models:
+            lesson = lesson_from(row.lesson)
+            end = Ended("failed", row.finished_at, row.finished_at, None, None, lesson=lesson)
+            ends.append((row.finished_at, models[row.model], (row.task_id, row.number), end))
+    for _, model, key, end in sorted(ends, key=lambda each: each[0]):
+        vitals.learn(model, key, end)
+
+
+def read_paces(vitals: Vitals, db: Connection, now: datetime) -> None:
+    """Learn how long each model takes, and how its tokens compare with the estimates."""
+    since = now - REMEMBERED
+    for row in fold.paces(db, since, MOST_REMEMBERED):
+        seen = seen_pace(row.queue_s, row.run_s, row.first_token_s, round(row.completion_tokens))
+        vitals.paces[row.model] = seen
+    for row in fold.estimates(db, since, MOST_REMEMBERED):
+        vitals.estimates.learn(row.model, row.script, Seen(row.prompts, row.largest))
+
+
+def ended_form(row: FinishedAttempt) -> Ended:
+    """Turn a ledger row into what the vitals learn from."""
+    return Ended(
+        outcome=row.outcome,
+        claimed_at=row.claimed_at,
+        finished_at=row.finished_at,
+        tokens=row.tokens,
+        cost_usd=row.cost_usd,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        first_token_s=row.first_token_s,
+        lesson=lesson_from(row.lesson),
+    )
 
 
 def read_slots(db: Connection) -> Counter[str]:

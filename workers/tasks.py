@@ -88,6 +88,11 @@ def complete(
     priority: int | None = None,  # noqa: ARG001
     max_tier: str | None = None,  # noqa: ARG001
     max_cost_usd: str | float | None = None,  # noqa: ARG001
+    response_format: Mapping[str, Any] | None = None,  # noqa: ARG001
+    tools: Sequence[Mapping[str, Any]] | None = None,  # noqa: ARG001
+    tool_choice: str | Mapping[str, Any] | None = None,  # noqa: ARG001
+    expect: Mapping[str, Any] | None = None,  # noqa: ARG001
+    metadata: Mapping[str, Any] | None = None,  # noqa: ARG001
     idempotency_key: str | None = None,  # noqa: ARG001
 ) -> dict[str, Any]:
     """Ask a language model, on the cheapest one that will do.
@@ -106,7 +111,12 @@ def complete(
             Celery's `expires` is the same.
         priority: 0 goes first (the default), 9 last.
         max_tier: `local`, `free` or `paid`: dearer models are passed over.
-        max_cost_usd: models whose longest answer could cost more are passed over.
+        max_cost_usd: models whose longest answer could cost more are passed over; what the task has cost
+            so far counts.
+        response_format, tools, tool_choice: as in OpenAI's API; only models that can do it are asked.
+        expect: what the answer must be: `non_empty`, `min_length` (characters), `pattern` (a regular
+            expression), `json_schema`. One that is not is rejected, and the next candidate is tried.
+        metadata: a mapping that is kept with the task, for whoever reads the ledger.
         idempotency_key: the same key twice is the same task and the same result.
 
     Returns:

@@ -1,19 +1,21 @@
 """A task that waits: from the ledger's row to what a plan sees."""
 
-from config.catalog import Catalog
+from datetime import datetime
+
 from ledger.tasks import HeldTask
-from routing.task import DEFAULT_PATIENCE_S, Task, needs_from, patience_end
-from routing.vitals import Vitals
+from routing.lessons import Tried, lesson_from
+from routing.scheduler import Scheduler
+from routing.task import DEFAULT_PATIENCE_S, Task, needs_from
 
 
-def waiting_task(row: HeldTask, catalog: Catalog, vitals: Vitals) -> Task:
-    """Turn a ledger row into what a plan sees; its patience is its own, else its profile's."""
+def let_wait(scheduler: Scheduler, row: HeldTask, now: datetime) -> Task:
+    """Add a ledger row to what waits; its patience is its own, else its profile's."""
     needs = needs_from(row.needs)
-    profile = catalog.profiles.get(row.profile) if row.profile else None
+    profile = scheduler.catalog.profiles.get(row.profile) if row.profile else None
     patience_s = needs.patience_s
     if patience_s is None:
         patience_s = profile.patience_s if profile else DEFAULT_PATIENCE_S
-    return Task(
+    task = Task(
         id=row.id,
         profile=row.profile,
         focus=row.focus,
@@ -24,11 +26,8 @@ def waiting_task(row: HeldTask, catalog: Catalog, vitals: Vitals) -> Task:
         deadline=row.deadline,
         needs=needs,
         accepted_at=row.accepted_at,
-        patient_until=patience_end(
-            max(row.accepted_at, row.not_before or row.accepted_at),
-            patience_s,
-            row.deadline,
-            max(vitals.service_s.values(), default=None),
-        ),
-        tried=tuple((model, why) for model, why in row.tried),
+        patient_until=row.accepted_at,
+        tried=tuple(Tried(model, why, lesson_from(lesson)) for model, why, lesson in row.tried),
+        spent_usd=row.spent_usd,
     )
+    return scheduler.add(task, patience_s, now)

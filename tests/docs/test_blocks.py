@@ -97,10 +97,8 @@ def test_a_shell_block_runs(block: Block, shell: dict[str, str]):
 def used_ledger(shell: dict[str, str], fleet: Settings) -> Settings:
     """Let one task succeed and one fail, so that every question has an answer."""
     succeeds(["fleet", "complete", "Hello", "--profile", "social", "--agent", "docs"], shell)
-    picture = '[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]'
-    code = (
-        f"from workers import complete; complete.delay(messages={picture}).get(timeout=30, propagate=False)"
-    )
+    sound = '[{"role": "user", "content": [{"type": "input_audio"}]}]'
+    code = f"from workers import complete; complete.delay(messages={sound}).get(timeout=30, propagate=False)"
     succeeds([sys.executable, "-c", code], shell)
     return fleet
 

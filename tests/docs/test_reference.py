@@ -15,7 +15,7 @@ import ledger.errors
 import routing.errors
 import workers.engines.errors
 import workers.errors
-from config import models, profiles, schedule, settings
+from config import budgets, models, profiles, schedule, settings
 from config.entry import Entry
 from config.settings import read_settings
 from docs import generate
@@ -29,7 +29,7 @@ ERRORS = REFERENCE / "errors.md"
 
 ENTRIES = [
     kind
-    for module in (models, profiles, schedule)
+    for module in (models, profiles, budgets, schedule)
     for kind in vars(module).values()
     if inspect.isclass(kind) and issubclass(kind, Entry) and kind.__module__ == module.__name__
 ]

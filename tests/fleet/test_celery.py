@@ -142,9 +142,9 @@ def test_a_link_error_is_called_when_no_model_can_answer(seen: Seen):
 
 def test_a_link_error_is_called_when_the_model_refuses(seen: Seen):
     """Here the lane worker fails it."""
-    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+    sound = [{"role": "user", "content": [{"type": "input_audio"}]}]
 
-    result = complete.apply_async((), {"messages": picture}, link_error=signature("user.on_error"))
+    result = complete.apply_async((), {"messages": sound}, link_error=signature("user.on_error"))
 
     with pytest.raises(BadRequestError):
         result.get(timeout=WAIT_S)

@@ -109,9 +109,12 @@ def test_a_failed_attempt_sends_the_task_back_with_what_was_learned(db: Connecti
     """The next plan must know which model was tried and why it failed."""
     task_id = claimed(db, epoch)
 
-    attempts.finish(db, [a_finish(task_id, outcome="failed", next_state="held", error={"text": "too long"})])
+    learned = {"cause": "task"}
+    error = {"text": "too long", "lesson": learned}
 
-    assert tasks.held(db, [task_id])[0].tried == [["echo", "too long"]]
+    attempts.finish(db, [a_finish(task_id, outcome="failed", next_state="held", error=error)])
+
+    assert tasks.held(db, [task_id])[0].tried == [["echo", "too long", learned]]
 
 
 def test_a_second_attempt_adds_its_cost_to_the_first(db: Connection, epoch: int):

@@ -7,19 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.models import Limits, Provider
+from config.models import Provider
 from routing.candidates import candidates
 from routing.limits import MINUTE, SLACK, Called, Key, Usage
 from routing.plan import Plan, Run, Wait, plan
 from routing.task import Task
 from routing.vitals import Vitals
-from tests.routing.made import NOW, SECOND, TODAY, a_catalog, a_model, a_paid_model, a_profile, a_task
-
-DATED = {"checked_on": TODAY, "source": "made up"}
-
-
-def limits(**values: int) -> Limits:
-    return Limits.model_validate({**DATED, **values})
+from tests.routing.made import (
+    NOW,
+    SECOND,
+    TODAY,
+    a_catalog,
+    a_model,
+    a_paid_model,
+    a_profile,
+    a_task,
+    an_attempt,
+    limits,
+    proven,
+)
 
 
 def a_key() -> Key:
@@ -88,14 +94,11 @@ def test_an_account_is_shared_by_its_models():
     first, second = (
         a_model(name, tier="free", provider="openrouter", upstream=name) for name in ("first", "second")
     )
-    catalog = a_catalog(first, second).model_copy(
-        update={
-            "providers": {"openrouter": Provider(name="openrouter", limits=limits(requests_per_minute=2))}
-        }
-    )
-    vitals = Vitals(catalog, slots={"free": 10})
+    account = Provider(name="openrouter", limits=limits(requests_per_minute=2))
+    catalog = a_catalog(first, second, providers=(account,))
+    vitals = proven(Vitals(catalog, slots={"free": 10}))
     for model in (first, second):
-        vitals.placed(a_key(), model, 100, claimed_at=NOW)
+        vitals.placed(a_key(), an_attempt(model), claimed_at=NOW)
 
     decision = plan(a_task(model="first"), [first, second], catalog, vitals, NOW + SECOND)
 
@@ -116,8 +119,8 @@ LAST = a_catalog(FREE, STOPGAP, fallbacks=(), last_resort=("stopgap",))
 
 
 def exhausted(slots: dict[str, int]) -> Vitals:
-    vitals = Vitals(CATALOG, slots=slots)
-    vitals.placed(a_key(), FREE, 100, claimed_at=NOW)
+    vitals = proven(Vitals(CATALOG, slots=slots))
+    vitals.placed(a_key(), an_attempt(FREE), claimed_at=NOW)
     return vitals
 
 
@@ -145,6 +148,20 @@ def test_the_dearer_model_is_taken_once_patience_is_over():
     assert decision.passed_over[0][1].why == "model free allows 1 requests a minute"
 
 
+def test_nobody_waits_for_what_is_known_to_be_away_for_longer():
+    """Ten minutes of waiting for a quota that is back at midnight would buy nothing."""
+    spent = a_model("free", tier="free", limits=limits(requests_per_day=1))
+    catalog = a_catalog(spent, PAID, fallbacks=("paid",))
+    vitals = proven(Vitals(catalog, slots={"free": 1, "paid": 1}))
+    vitals.placed(a_key(), an_attempt(spent), claimed_at=NOW)
+    task = a_task(patient_until=NOW + 600 * SECOND)
+
+    decision = plan(task, [spent, PAID], catalog, vitals, NOW)
+
+    assert isinstance(decision, Run)
+    assert decision.model == PAID
+
+
 def test_nobody_waits_for_a_model_that_no_live_worker_serves():
     """It does not come free by itself: a Mac that sleeps may sleep all night."""
     decision = decide(
@@ -157,9 +174,9 @@ def test_nobody_waits_for_a_model_that_no_live_worker_serves():
 
 def test_the_last_resort_waits_for_better_models_that_are_merely_busy():
     """A tiny local model is always ready and always cheapest; it must not answer everything."""
-    vitals = Vitals(LAST, slots={"free": 1, "cpu.stopgap": 1})
-    vitals.placed(a_key(), FREE, 100, claimed_at=NOW)
-    patient, impatient = a_task(patient_until=NOW + SECOND), a_task(patient_until=NOW)
+    vitals = proven(Vitals(LAST, slots={"free": 1, "cpu.stopgap": 1}))
+    vitals.placed(a_key(), an_attempt(FREE), claimed_at=NOW)
+    patient, impatient = a_task(patient_until=NOW + 600 * SECOND), a_task(patient_until=NOW)
 
     decisions = [plan(task, [FREE, STOPGAP], LAST, vitals, NOW) for task in (patient, impatient)]
 
@@ -203,7 +220,7 @@ def test_a_picture_begun_anew_counts_what_was_before(ended: int):
     """A restart of the dispatcher must not give the day's quota once more."""
     vitals = Vitals(CATALOG)
 
-    vitals.remember([(FREE, Called(NOW, 5))] * ended, TODAY, [(FREE, ended)])
+    vitals.remember_calls([(FREE, Called(NOW, 5))] * ended, TODAY, [(FREE, ended)])
 
     usage = vitals.usage["model free"]
     assert (len(usage.recent), usage.calls_today) == (ended, ended)

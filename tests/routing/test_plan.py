@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,10 +13,22 @@ from hypothesis import strategies as st
 from config.catalog import Catalog
 from config.profiles import Focus
 from routing.candidates import candidates
+from routing.estimates import Estimates
+from routing.lessons import Lesson, Tried
 from routing.plan import Plan, Refuse, Run, Wait, plan, suiting
 from routing.task import Needs, Task
 from routing.vitals import Vitals
-from tests.routing.made import NOW, TODAY, a_catalog, a_model, a_paid_model, a_profile, a_task
+from tests.routing.made import (
+    NOW,
+    TODAY,
+    a_catalog,
+    a_model,
+    a_paid_model,
+    a_profile,
+    a_task,
+    an_attempt,
+    proven,
+)
 
 LOCAL = a_model("qwen", engine="llama")
 STARTER = a_model("starter", engine="llama", max_output_tokens=512, context_tokens=2048)
@@ -39,14 +52,18 @@ def some_vitals(
     slots: dict[str, int], under_way: dict[str, int] | None = None, service_s: dict[str, float] | None = None
 ) -> Vitals:
     """Make a picture with so many attempts under way, by model."""
-    vitals = Vitals(CATALOG, slots=slots, service_s=service_s or {})
+    vitals = proven(Vitals(CATALOG, slots=slots, service_s=service_s or {}))
     for model, count in (under_way or {}).items():
         for _ in range(count):
-            vitals.placed((uuid4(), 1), CATALOG.model(model), 100)
+            vitals.placed((uuid4(), 1), an_attempt(CATALOG.model(model)))
     return vitals
 
 
 EVERYTHING_UP = some_vitals(slots={"paid": 4, "free": 4, "cpu.qwen": 1, "cpu.starter": 1})
+
+
+def tried(model: str, why: str, **lesson: Any) -> Tried:
+    return Tried(model, why, Lesson(**lesson))
 
 
 def names(task: Task, catalog: Catalog = CATALOG) -> list[str]:
@@ -151,7 +168,9 @@ def test_tasks_of_a_kind_suit_the_same_models():
     """Or a long prompt that must wait would hold up a short one whose model is free."""
     short, long = a_task(needs=Needs(10, 100)), a_task(needs=Needs(8100, 100))
 
-    found = [suiting(task, candidates(task, CATALOG, TODAY), CATALOG, TODAY) for task in (short, long)]
+    found = [
+        suiting(task, candidates(task, CATALOG, TODAY), CATALOG, TODAY, Estimates()) for task in (short, long)
+    ]
 
     assert found == [("kimi", "trinity", "qwen", "starter"), ("kimi",)]
 
@@ -178,13 +197,20 @@ def test_a_model_with_a_short_answer_takes_a_task_that_would_allow_a_longer_one(
 
 def test_a_task_that_every_model_has_failed_is_refused_with_what_was_tried():
     """Trying again what failed would burn money in a circle."""
-    task = a_task(model="qwen", tried=(("qwen", "broken"), ("trinity", "429"), ("starter", "nonsense")))
+    task = a_task(
+        model="qwen",
+        tried=tuple(
+            tried(*each) for each in (("qwen", "broken"), ("trinity", "404"), ("starter", "nonsense"))
+        ),
+    )
 
     decision = decide(task, EVERYTHING_UP)
 
     assert isinstance(decision, Refuse)
-    assert why(decision) == {"qwen": "tried: broken", "trinity": "tried: 429", "starter": "tried: nonsense"}
+    assert why(decision) == {"qwen": "tried: broken", "trinity": "tried: 404", "starter": "tried: nonsense"}
 
+
+FAILED = [tried("kimi", "x"), tried("qwen", "y", cause="fault", again="same"), Tried("trinity", "lost", None)]
 
 tasks = st.builds(
     a_task,
@@ -192,7 +218,9 @@ tasks = st.builds(
     focus=st.sampled_from([None, "writer"]),
     model=st.sampled_from([None, "kimi", "trinity", "qwen", "starter"]),
     needs=st.builds(Needs, prompt_tokens=st.integers(0, 300_000), max_tokens=st.integers(1, 100_000)),
-    tried=st.lists(st.sampled_from([("kimi", "x"), ("qwen", "y"), ("trinity", "z")]), max_size=3).map(tuple),
+    tried=st.lists(
+        st.sampled_from([tried("kimi", "x"), tried("qwen", "y"), Tried("trinity", "lost", None)]), max_size=3
+    ).map(tuple),
     patient_until=st.integers(-100, 100).map(lambda s: NOW + timedelta(seconds=s)),
 )
 queues = ["paid", "free", "cpu.qwen", "cpu.starter"]
@@ -230,7 +258,7 @@ def test_placing_never_overfills_a_queue(waiting: list[Task], vitals: Vitals):
     for task in waiting:
         decision = decide(task, vitals)
         if isinstance(decision, Run):
-            vitals.placed((task.id, 1), decision.model, 100)
+            vitals.placed((task.id, 1), an_attempt(decision.model))
             placed[decision.model.queue] += 1
 
     assert all(placed[queue] <= room[queue] for queue in queues)

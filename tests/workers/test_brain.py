@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -141,8 +142,11 @@ def test_a_request_that_no_model_can_answer_is_not_shopped_around(
     brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
 ):
     """A malformed request fails once; trying it on every model would be paid for every time."""
-    picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
-    result = app.send_task("complete", [], {"messages": [picture], "profile": "social"}, queue="dispatch")
+    sound = {
+        "role": "user",
+        "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}],
+    }
+    result = app.send_task("complete", [], {"messages": [sound], "profile": "social"}, queue="dispatch")
     wait_for_presence(brain)
     brain.tick([])
 
@@ -185,7 +189,7 @@ def test_a_new_brain_takes_up_where_the_old_one_was_killed(
 
     successor.rebuild()
 
-    assert held in successor.backlog.tasks
+    assert held in successor.scheduler.backlog.tasks
     assert list(successor.vitals.under_way) == [(queued, 1)]
     assert run_attempt(next_request(redis, "echo.echo"))["id"] == f"chatcmpl-{queued}"
 
@@ -195,7 +199,7 @@ def test_a_limit_holds_across_a_restart_of_the_dispatcher(
 ):
     """What was called a moment ago is in the ledger, not in a memory that a restart empties."""
     for _ in range(4):
-        send(app, profile="scarce")
+        send(app, profile="scarce", patience=600)
     wait_for_presence(brain)
     brain.tick([])
     run_attempt(next_request(redis, "echo.scarce"))
@@ -204,9 +208,9 @@ def test_a_limit_holds_across_a_restart_of_the_dispatcher(
     successor.rebuild()
     successor.tick([])
 
-    (waiting,) = successor.backlog.tasks.values()
+    (waiting,) = successor.scheduler.backlog.tasks.values()
     assert redis.llen("echo.toll") == 0
-    decision = successor.decide(waiting)
+    decision = successor.scheduler.decide(waiting, datetime.now(UTC))
     assert isinstance(decision, Wait)
     assert decision.passed_over[0][1].why == "model scarce allows 3 requests a minute"
 
@@ -288,7 +292,7 @@ def test_one_task_that_postgres_cannot_keep_does_not_hold_up_the_others(
 
     brain.tick([])
 
-    assert good in brain.backlog.tasks
+    assert good in brain.scheduler.backlog.tasks
     assert redis.llen("dispatch") == 0
     letter = str(redis.lindex("dispatch.dead", 0))
     assert "Postgres cannot keep it" in letter

@@ -24,6 +24,10 @@ class Request:
     stop: Sequence[str] = ()
     seed: int | None = None
     """None: a new one each time. The same seed, model and host give the same text."""
+    response_format: Mapping[str, Any] | None = None
+    """OpenAI's; only models that the catalog says can do it are given one. So with tools."""
+    tools: Sequence[Mapping[str, Any]] | None = None
+    tool_choice: str | Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,141 @@
+"""What a new brain reads of the past, to know as much as the one before it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from ledger.connect import Connection
+
+FAILURES = """
+    SELECT task_id, number, model, finished_at, error -> 'lesson' AS lesson
+      FROM attempts
+     WHERE finished_at >= %(since)s
+       AND outcome = 'failed'
+       AND error ? 'lesson'
+     ORDER BY finished_at, task_id
+"""
+
+LAST_SUCCESSES = """
+    SELECT model, max(finished_at) AS finished_at
+      FROM attempts
+     WHERE finished_at >= %(since)s
+       AND outcome IN ('succeeded', 'rejected')
+     GROUP BY model
+"""
+
+SPENT = """
+    SELECT model, profile, agent,
+           sum(coalesce(cost_usd, reserved_usd)) AS usd,
+           sum(coalesce(prompt_tokens + completion_tokens, reserved_tokens)) AS tokens,
+           count(*) AS requests
+      FROM attempts
+     WHERE finished_at >= %(since)s
+       AND claimed_at IS NOT NULL
+     GROUP BY model, profile, agent
+"""
+
+PACES = """
+    SELECT model,
+           avg(extract(epoch FROM claimed_at - queued_at))::float8 AS queue_s,
+           avg(extract(epoch FROM finished_at - claimed_at))::float8 AS run_s,
+           avg(first_token_s)::float8 AS first_token_s,
+           avg(completion_tokens)::float8 AS completion_tokens
+      FROM (SELECT model, queued_at, claimed_at, finished_at, first_token_s, completion_tokens
+              FROM attempts
+             WHERE finished_at >= %(since)s
+               AND outcome = 'succeeded'
+             ORDER BY finished_at DESC
+             LIMIT %(most)s) AS latest
+     GROUP BY model
+"""
+
+ESTIMATES = """
+    SELECT latest.model, coalesce(tasks.needs ->> 'script', 'NONE') AS script, count(*) AS prompts,
+           max(latest.prompt_tokens / (tasks.needs ->> 'prompt_tokens')::float8) AS largest
+      FROM (SELECT task_id, model, prompt_tokens
+              FROM attempts
+             WHERE finished_at >= %(since)s
+               AND outcome = 'succeeded'
+             ORDER BY finished_at DESC
+             LIMIT %(most)s) AS latest
+      JOIN tasks ON tasks.id = latest.task_id
+     WHERE (tasks.needs ->> 'prompt_tokens')::float8 > 0
+     GROUP BY latest.model, script
+"""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An attempt that taught something about its model."""
+
+    task_id: UUID
+    number: int
+    model: str
+    finished_at: datetime
+    lesson: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the calls of one model, profile and agent used; what is not known counts as reserved."""
+
+    model: str
+    profile: str | None
+    agent: str
+    usd: Decimal
+    tokens: int
+    requests: int
+
+
+@dataclass(frozen=True)
+class PaceSeen:
+    """Averages over the latest successful attempts of a model."""
+
+    model: str
+    queue_s: float
+    run_s: float
+    first_token_s: float | None
+    completion_tokens: float
+
+
+@dataclass(frozen=True)
+class EstimateSeen:
+    """How many tokens a model counted for each one estimated, in prompts of one script."""
+
+    model: str
+    script: str
+    prompts: int
+    largest: float
+
+
+def failures(db: Connection, since: datetime) -> list[Failure]:
+    """Read the failures that taught something, in the order in which they happened."""
+    with db.cursor(row_factory=class_row(Failure)) as cursor:
+        return cursor.execute(FAILURES, {"since": since}).fetchall()
+
+
+def last_successes(db: Connection, since: datetime) -> dict[str, datetime]:
+    """Tell when each model answered last."""
+    return dict(db.execute(LAST_SUCCESSES, {"since": since}).fetchall())
+
+
+def spent(db: Connection, since: datetime) -> list[Spent]:
+    """Add up what was used by the attempts that ended since a moment, in no order."""
+    with db.cursor(row_factory=class_row(Spent)) as cursor:
+        return cursor.execute(SPENT, {"since": since}).fetchall()
+
+
+def paces(db: Connection, since: datetime, most: int) -> list[PaceSeen]:
+    """Average how long the latest `most` successful attempts took, by model."""
+    with db.cursor(row_factory=class_row(PaceSeen)) as cursor:
+        return cursor.execute(PACES, {"since": since, "most": most}).fetchall()
+
+
+def estimates(db: Connection, since: datetime, most: int) -> list[EstimateSeen]:
+    """Compare the estimates of the latest `most` successful attempts with what was counted."""
+    with db.cursor(row_factory=class_row(EstimateSeen)) as cursor:
+        return cursor.execute(ESTIMATES, {"since": since, "most": most}).fetchall()
