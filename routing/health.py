@@ -118,10 +118,8 @@ class Health:
                 is_worth_waiting=lesson.cause in ("rate_limit", "quota", "fault"),
             )
         if self.under_way and (lesson is not None or (needs_proof and not self.is_proven(now))):
-            why = (
-                "after its pause" if lesson is not None else f"for {PROOF_LASTS // timedelta(minutes=1)} min"
-            )
-            return Objection(f"{subject} is being tried by one task, the first {why}", is_worth_waiting=True)
+            why = "after a failure" if lesson is not None else "for a while"
+            return Objection(f"{subject} is tried by one task, the first {why}", is_worth_waiting=True)
         return None
 
     def is_proven(self, now: datetime) -> bool:

@@ -35,7 +35,8 @@ def check_expect(value: object) -> Expect:
     except EntryError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(key) for key in ("expect", *first["loc"]))
-        raise InvalidCallError(where, first["msg"].removeprefix("expected ")) from None
+        expected = first["msg"].removeprefix("unknown key, ").removeprefix("expected ")
+        raise InvalidCallError(where, expected) from None
     check_usable("expect", expect)
     return expect
 

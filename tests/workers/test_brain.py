@@ -4,7 +4,8 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,17 +17,20 @@ from celery.app.task import Context
 from celery.exceptions import Ignore
 from redis import Redis
 
+from config.budgets import Budget
 from config.catalog import Catalog, load_catalog
 from config.settings import Settings, read_settings
-from ledger import attempts, leadership, tasks
+from ledger import attempts, leadership, tasks, usage
 from ledger.connect import Connection, connect
 from ledger.errors import NotLeadingError
 from ledger.tasks import Fate
 from routing.plan import Wait
+from tests.routing.made import a_task
 from workers import lane as lanes
 from workers.app import make_app
 from workers.brain import Brain
-from workers.engines.errors import BadRequestError
+from workers.engines.base import Completion, Request
+from workers.engines.errors import BadRequestError, EngineError, ModelGoneError, RateLimitedError
 from workers.inbox import Inbox
 from workers.lane import Lane, run_attempt
 
@@ -64,9 +68,8 @@ def brain(db: Connection, redis: Redis, app: Celery, catalog: Catalog) -> Brain:
 
 @pytest.fixture
 def lane(db_url: str, catalog: Catalog) -> Iterator[Lane]:
-    opened = Lane(
-        db_url, catalog, "worker@test", {"echo.echo": 2, "echo.parrot": 2, "echo.scarce": 8, "mlx.absent": 1}
-    )
+    slots = {"echo.echo": 2, "echo.parrot": 2, "echo.scarce": 8, "echo.toll": 200, "mlx.absent": 1}
+    opened = Lane(db_url, catalog, "worker@test", slots)
     lanes.open_lane = opened
     yield opened
     lanes.open_lane = None
@@ -358,3 +361,160 @@ def next_epoch(brain: Brain) -> int:
         epoch = leadership.take(other, "another", LEASE_S)
     assert epoch is not None
     return epoch
+
+
+class Scripted:
+    """An engine that plays a list: an error is raised, a text is the answer."""
+
+    slots = 8
+    is_closed = False
+
+    def __init__(self, *plays: EngineError | str) -> None:
+        self.plays = list(plays)
+        self.calls = 0
+
+    def generate(self, request: Request, **_: object) -> Completion:
+        self.calls += 1
+        play = self.plays.pop(0) if len(self.plays) > 1 else self.plays[0]
+        if isinstance(play, EngineError):
+            raise play
+        return Completion(play, "stop", prompt_tokens=5, completion_tokens=len(play.split()))
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def run_next(redis: Redis, queue: str) -> dict[str, Any] | None:
+    """Run the next message of a lane; None: the task goes on elsewhere."""
+    try:
+        return run_attempt(next_request(redis, queue))
+    except Ignore:
+        return None
+
+
+def objections_to(brain: Brain, model: str) -> str:
+    """Say what a new task would hear of a model."""
+    decision = brain.scheduler.decide(a_task(model=model), datetime.now(UTC))
+    return dict(decision.passed_over)[model].why
+
+
+def test_a_limited_model_is_left_alone_until_its_reset_also_by_the_next_brain(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """What a 429 taught is in the ledger: a restart of the dispatcher must not ask once more."""
+    until = datetime.now(UTC) + timedelta(hours=1)
+    lane.engines["echo"] = Scripted(RateLimitedError("echo", "20 a minute", until))
+    for _ in range(2):
+        send(app, model="echo", patience=0)
+    wait_for_presence(brain)
+    brain.tick([])
+    assert run_next(redis, "echo.echo") is None
+    brain.polled_at = 0.0
+    brain.tick([])
+
+    assert objections_to(brain, "echo") == "model echo was told to slow down"
+    assert redis.llen("echo.parrot") == 1
+    successor = replace(brain, epoch=next_epoch(brain))
+    successor.rebuild()
+    assert objections_to(successor, "echo") == "model echo was told to slow down"
+
+
+def test_a_gone_model_is_gone_for_the_next_task_too(brain: Brain, lane: Lane, app: Celery, redis: Redis):
+    """A 404 is asked for once, not once a task."""
+    lane.engines["echo"] = Scripted(ModelGoneError("echo", "no such model"))
+    send(app)
+    wait_for_presence(brain)
+    brain.tick([])
+    run_next(redis, "echo.echo")
+    brain.polled_at = 0.0
+    send(app)
+    brain.tick([])
+
+    assert redis.llen("echo.echo") == 0
+    assert redis.llen("echo.parrot") == 2
+
+
+def test_an_answer_that_was_not_expected_is_rejected_and_the_next_model_tries(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """Cheap first, checked, then escalated; and the rejected answer stays in the books."""
+    lane.engines["echo"] = Scripted("forty-two")
+    lane.engines["parrot"] = Scripted('{"answer": 42}')
+    schema = {"type": "object", "required": ["answer"], "properties": {"answer": {"type": "integer"}}}
+    task_id = send(app, expect={"json_schema": schema})
+    wait_for_presence(brain)
+    brain.tick([])
+    rejected = run_next(redis, "echo.echo")
+    brain.polled_at = 0.0
+    brain.tick([])
+
+    answer = run_next(redis, "echo.parrot")
+
+    assert rejected is None
+    assert answer is not None
+    assert answer["choices"][0]["message"]["content"] == '{"answer": 42}'
+    first, second = usage.life(db, task_id)
+    assert (first.outcome, first.completion_tokens) == ("rejected", 1)
+    assert first.error is not None
+    assert first.error["text"].startswith("the answer of echo was rejected: it is not JSON")
+    assert (second.outcome, second.number) == ("succeeded", 2)
+    assert brain.vitals.health["model echo"].failures == 0
+
+
+def test_a_task_that_no_answer_meets_fails_with_every_reason(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """Its caller learns what each model answered short of."""
+    task_id = send(app, "ab", expect={"min_length": 40})
+    wait_for_presence(brain)
+    for queue in ("echo.echo", "echo.parrot"):
+        brain.polled_at = 0.0
+        brain.tick([])
+        run_next(redis, queue)
+    brain.polled_at = 0.0
+    brain.tick([])
+
+    error = fate_of(db, task_id).error
+    assert error is not None
+    assert error["type"] == "NoModelError"
+    assert error["text"].count("it has 2 characters, at least 40 were expected") == 2
+
+
+def test_a_budget_holds_across_a_restart_with_many_in_flight(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """What is reserved and what is spent are in the ledger; a new brain must not pay twice."""
+    budget = Budget(name="toll-a-day", model="toll", window="day", usd=Decimal("0.05"))
+    bounded = brain.catalog.model_copy(update={"budgets": {budget.name: budget}})
+    wait_for_presence(brain)
+    careful = replace(brain, catalog=bounded, epoch=next_epoch(brain))
+    careful.rebuild()
+    for _ in range(150):
+        send(app, model="toll", max_tokens=200)
+    careful.tick([])
+    placed = redis.llen("echo.toll")
+    for _ in range(30):
+        run_next(redis, "echo.toll")
+    successor = replace(careful, epoch=next_epoch(careful))
+    successor.rebuild()
+    for _ in range(150):
+        send(app, model="toll", max_tokens=200)
+    successor.tick([])
+
+    reserved_and_spent = db.execute(
+        "SELECT sum(coalesce(cost_usd, reserved_usd)), sum(cost_usd) FROM attempts WHERE model = 'toll'"
+    ).fetchone()
+    assert placed == 121
+    assert reserved_and_spent is not None
+    assert reserved_and_spent[1] > 0
+    assert Decimal("0.0495") < reserved_and_spent[0] <= Decimal("0.05")
+
+
+def test_metadata_is_kept_with_the_task(brain: Brain, app: Celery, db: Connection):
+    """An agent finds its own tasks by its own words."""
+    task_id = send(app, metadata={"run": 7, "post": "monday"})
+    brain.tick([])
+
+    found = usage.task(db, task_id)
+    assert found is not None
+    assert found.metadata == {"run": 7, "post": "monday"}

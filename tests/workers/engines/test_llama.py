@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from routing.tokens import estimate_tokens
+from tests.routing.test_tokens import SENTENCES
 from workers.engines.base import Completion, Request
 from workers.engines.errors import (
     BadRequestError,
@@ -68,6 +70,16 @@ def test_tokens_are_counted_exactly(engine: LlamaEngine):
 
     assert completion.prompt_tokens == len(model.tokenize(rendered, adds_bos=False))
     assert completion.completion_tokens == len(model.tokenize(completion.text, adds_bos=False))
+
+
+def test_the_estimate_of_a_prompt_is_never_too_low_in_any_script(engine: LlamaEngine):
+    """A prompt that was thought to fit and does not costs a call to find out."""
+    requests = [a_request(text, max_tokens=1) for text in SENTENCES.values()]
+
+    counted = [completion.prompt_tokens for completion in at_once(engine, requests)]
+
+    estimated = [estimate_tokens(request.messages) for request in requests]
+    assert all(count <= estimate for count, estimate in zip(counted, estimated, strict=True)), SENTENCES
 
 
 def test_max_tokens_cuts_the_answer(engine: LlamaEngine):
