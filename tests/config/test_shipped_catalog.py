@@ -111,6 +111,33 @@ def test_every_model_of_the_audit_was_alive_at_the_audit(shipped: Catalog):
         assert shipped.resolve(name, AT_THE_AUDIT).name == name
 
 
+@pytest.mark.parametrize(
+    ("profile", "tiers"),
+    [
+        ("quick", ["local", "local", "local", "free"]),
+        ("triage", ["local", "local", "local", "free"]),
+        ("local-code", ["local", "free"]),
+        ("long-context", ["free", "free"]),
+        ("reasoning", ["free", "free", "paid"]),
+    ],
+)
+def test_the_heuristics_are_those_of_the_audit(shipped: Catalog, profile: str, tiers: list[str]):
+    """Local first for simple work, free for special work, paid only when those have failed."""
+    found = shipped.profile(profile)
+
+    assert found.fallbacks is not None
+    assert [shipped.model(name).tier for name in (found.model, *found.fallbacks)] == tiers
+    assert shipped.profile("reasoning").fallbacks == ("deepseek-free", "kimi-k2-thinking")
+
+
+def test_what_is_posted_is_never_paid_for_and_what_is_paid_for_has_a_budget(shipped: Catalog):
+    """A dollar that nobody meant to spend is what the audit found."""
+    assert shipped.profile("social").max_tier == "free"
+    assert any(
+        budget.tier == "paid" and budget.window == "day" and budget.usd for budget in shipped.budgets.values()
+    )
+
+
 def test_the_heartbeat_never_leaves_the_house(shipped: Catalog):
     """96 runs a day on a paid model are what the user wanted to be rid of."""
     heartbeat = shipped.profile("heartbeat")
