@@ -169,7 +169,7 @@ def out_of_bounds(model: Model, task: Task, catalog: Catalog, today: date) -> st
     if worst + task.spent_usd <= allowed:
         return None
     so_far = f" besides the ${task.spent_usd.normalize():f} so far" if task.spent_usd else ""
-    return f"could cost ${worst.normalize():f}{so_far}, the task allows ${allowed:f}"
+    return f"could cost ${worst.normalize():f}{so_far}, the task allows ${allowed.normalize():f}"
 
 
 def suiting(

@@ -1,5 +1,6 @@
 """`fleet explain`: why a task ran where it ran, or why it still waits."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -28,23 +29,18 @@ BOUNDS = ("patience_s", "max_tier", "max_cost_usd")
 STYLES = {"takes it": "green", "not now": "yellow", "unfit": "red", "not needed": "dim"}
 
 
-def expect(
-    db: Connection,
-    catalog: Catalog,
-    prompt: str | None,
-    *,
-    profile: str | None = None,
-    focus: str | None = None,
-    model: str | None = None,
-    max_tokens: int | None = None,
-) -> Forecast:
+def expect(db: Connection, catalog: Catalog, prompt: str | None, **asked: Any) -> Forecast:  # noqa: ANN401 - arguments of `complete`
     """Tell what would happen to a task if it came now; nothing is enqueued.
+
+    Args:
+        prompt: None: the profile's own.
+        asked: what else `complete` takes.
 
     Raises:
         InvalidCallError: an argument is not what it should be.
         UnknownNameError: the profile, focus or model is not in the catalog.
     """
-    call = check_call(catalog, prompt, profile=profile, focus=focus, model=model, max_tokens=max_tokens)
+    call = check_call(catalog, prompt, **asked)
     now = datetime.now(UTC)
     with db.transaction():
         vitals = read_vitals(db, catalog, now)
@@ -92,6 +88,7 @@ def asked(task: TaskInFull) -> Iterator[Row]:
         sizes = task.needs
         yield "size", f"prompt about {sizes['prompt_tokens']} tokens, answer up to {sizes['max_tokens']}"
     bounds = [f"{name} {task.needs[name]}" for name in BOUNDS if task.needs.get(name) is not None]
+    bounds += [f"needs {capability}" for capability in task.needs.get("requires") or ()]
     if bounds:
         yield "bounds", ", ".join(bounds)
     yield "priority", f"{task.priority} (0 first, 9 last)"
@@ -100,6 +97,8 @@ def asked(task: TaskInFull) -> Iterator[Row]:
         yield "not before", moment(task.not_before)
     if task.deadline:
         yield "deadline", moment(task.deadline)
+    if task.metadata:
+        yield "metadata", json.dumps(task.metadata, ensure_ascii=False)
 
 
 def course(attempt: AttemptInFull, before: datetime) -> Iterator[Row]:

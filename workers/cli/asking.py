@@ -11,6 +11,22 @@ from config.settings import settings
 from workers.errors import RedisUnreachableError
 
 
+class JsonType(click.ParamType[Any]):
+    """An option whose value is JSON."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's
+        """Read it."""
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
+
+
+JSON = JsonType()
+
+
 @click.command(name="complete")
 @click.argument("prompt", required=False)
 @click.option("--profile", help="The kind of work, e.g. social; carries a default prompt.")
@@ -26,6 +42,10 @@ from workers.errors import RedisUnreachableError
 @click.option("--priority", type=click.IntRange(0, 9), help="0 goes first, 9 last.")
 @click.option("--max-tier", type=click.Choice(["local", "free", "paid"]), help="Pass over dearer models.")
 @click.option("--max-cost-usd", help="Pass over models that could cost more.")
+@click.option(
+    "--expect", type=JSON, help="What the answer must be, as JSON: min_length, pattern, json_schema."
+)
+@click.option("--metadata", type=JSON, help="Kept with the task, as JSON.")
 @click.option("--timeout", type=float, default=600, show_default=True, help="Seconds to wait for the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole chat.completion.")
 def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **asked: Any) -> None:  # noqa: ANN401 - one per option

@@ -40,7 +40,13 @@ def status(*, as_json: bool) -> None:
 @click.option("--profile", help="Explain a TEXT instead: what would happen to it with this profile.")
 @click.option("--focus", help="The same with a focus.")
 @click.option("--model", help="The same with a model of the catalog.")
+@click.option("--agent", help="The same for an agent, who may have a budget.")
 @click.option("--max-tokens", type=int, help="The same with an answer of so many tokens at most.")
+@click.option("--patience", type=float, help="The same with so many seconds to wait for a cheaper model.")
+@click.option(
+    "--max-tier", type=click.Choice(["local", "free", "paid"]), help="The same without dearer models."
+)
+@click.option("--max-cost-usd", help="The same without models that could cost more.")
 @click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
 def explain(task: str | None, *, as_json: bool, **asked: Any) -> None:  # noqa: ANN401 - one per option
     """Say why a task ran where it ran, or why it waits.
@@ -49,7 +55,7 @@ def explain(task: str | None, *, as_json: bool, **asked: Any) -> None:  # noqa: 
     the models passed over and why, waits, tokens, cost and the end; for a task that is held also what would
     be decided now. The prompt is never printed.
 
-    With --profile, --focus, --model or --max-tokens: what would happen now to a task with this TEXT (`-`
+    With --profile or any other option of this kind: what would happen now to a task with this TEXT (`-`
     reads it from standard input; without one, the profile's default prompt is meant). Nothing is enqueued.
 
     \b
@@ -58,6 +64,7 @@ def explain(task: str | None, *, as_json: bool, **asked: Any) -> None:  # noqa: 
       fleet explain 5f1c2a9e --json | jq .now.candidates
       fleet explain --profile social "Write a post about today's release."
       fleet explain --model kimi --max-tokens 4000 - < prompt.txt
+      fleet explain --profile analysis --max-cost-usd 0.01 "Why did the queue grow?"
     """
     from rich.console import Console  # noqa: PLC0415
 
