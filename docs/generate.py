@@ -19,7 +19,7 @@ What `--help` says of each command. This page is written by `python -m docs.gene
 it is out of date.
 
 Every command reads the [settings](settings.md) from the environment. The exit status is 0 if the command
-did what it was asked, 1 if the fleet refused, 2 if the command line is wrong.
+did what it was asked, 1 if the fleet refused, 2 if the command line is wrong; `fleet doctor` has its own.
 """
 
 

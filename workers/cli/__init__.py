@@ -18,6 +18,7 @@ def main() -> None:
       fleet status                               who is there, what waits
       fleet models                               which models are ready, and why the others are not
       fleet explain TASK                         why a task ran where it ran, or why it waits
+      fleet doctor                               what is wrong here, and what to do about it
     """
 
 
@@ -27,6 +28,7 @@ for command in (
     looking.status,
     looking.explain,
     looking.models,
+    looking.doctor,
     running.up,
     running.down,
     running.demo,

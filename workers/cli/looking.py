@@ -118,3 +118,37 @@ def models(*, as_json: bool) -> None:
         click.echo(json.dumps(module.as_json(found), indent=2, default=str))
     else:
         module.show(Console(), found)
+
+
+@click.command()
+@click.option("--quiet", "is_quiet", is_flag=True, help="Print only what is not ok.")
+@click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
+def doctor(*, is_quiet: bool, as_json: bool) -> None:
+    """Find out what is wrong here, and what to do about it.
+
+    Looked at are Redis, Postgres, the processes of the fleet, the catalog, the providers' keys (whether they
+    are set, nothing more), the models on this host, its disks, memory, ports and packages. Nothing is
+    changed, nothing outside the fleet is asked, and a server that does not answer is waited for 3 seconds.
+
+    A finding is ok, a note (worth knowing), a warning (mend it before it costs something) or an error (work
+    is lost or cannot be done). The exit status is 0 if there is nothing worse than notes, 1 if there are
+    warnings, 2 if there are errors. A fleet that is not up is a note.
+
+    \b
+    Examples:
+      fleet doctor
+      fleet doctor --quiet || mail -s "fleet" me@example.com
+      fleet doctor --json | jq '.findings[] | select(.level == "error")'
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.doctor import report  # noqa: PLC0415
+    from workers.doctor.examination import examine  # noqa: PLC0415
+    from workers.doctor.finding import EXIT_STATUS, worst  # noqa: PLC0415
+
+    found = examine()
+    if as_json:
+        click.echo(json.dumps(report.as_json(found), indent=2))
+    else:
+        report.show(Console(), found, is_quiet=is_quiet)
+    sys.exit(EXIT_STATUS[worst(found)])

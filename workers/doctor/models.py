@@ -1,0 +1,207 @@
+"""The local models of this host: which are here, which are half here, and do they fit in its memory."""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from config.catalog import Catalog
+from config.models import HuggingFaceSource, Model
+from workers.doctor.finding import Finding, error, note, ok, warning
+from workers.doctor.look import Silence
+from workers.lanes import ENGINE_OF, report
+from workers.model_fetch import ASIDE
+from workers.model_files import GB, Absence, MemoryFit, fits, locate
+from workers.model_sources import folder_of
+from workers.pull import starter_of
+from workers.screen import names, why_no_mlx
+
+LIBRARY_OF = {"llama": ("llama_cpp", "cpu"), "mlx": ("mlx_lm", "mlx")}
+"""The package that an engine needs, and the extra of ours that brings it."""
+
+LOW_MEMORY = 0.05
+
+State = Literal["here", "missing", "partial", "being fetched"]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A local model on this host."""
+
+    model: Model
+    state: State
+    size_bytes: int
+    """Of what is here."""
+    absence: Absence | None
+    """None: it is here."""
+
+
+@dataclass(frozen=True)
+class ModelsFacts:
+    """The local models on this host."""
+
+    models: Sequence[ModelFacts]
+    """Those with files, of the engines that this version can run."""
+    served: frozenset[str]
+    """Models that a worker here would serve."""
+    not_run: Sequence[Model]
+    """Local models of engines that this version has no worker for."""
+    starter: str | None
+    """What `fleet up` would fetch, because nothing is here."""
+    available_bytes: int
+    total_bytes: int
+
+
+NOTHING_SEEN = ModelsFacts((), frozenset(), (), None, 0, 1)
+
+
+def look(catalog: Catalog) -> ModelsFacts:
+    """Look for them; offline."""
+    today = datetime.now(UTC).date()
+    lanes = [report(lane, catalog) for lane in ENGINE_OF]
+    known = {
+        *(model.name for lane in lanes for model in lane.models),
+        *(name for lane in lanes for name, _ in lane.missing),
+    }
+    local = [
+        model for model in catalog.models.values() if model.tier == "local" and not model.is_retired(today)
+    ]
+    served = frozenset(model.name for lane in lanes for model in lane.models)
+    starter = None if served else starter_of(catalog)
+    memory = psutil.virtual_memory()
+    return ModelsFacts(
+        models=[facts_of(model) for model in local if model.name in known and model.sources],
+        served=served,
+        not_run=[model for model in local if model.engine not in ENGINE_OF.values()],
+        starter=starter.name if starter else None,
+        available_bytes=memory.available,
+        total_bytes=memory.total,
+    )
+
+
+def facts_of(model: Model) -> ModelFacts:
+    found = locate(model)
+    if not isinstance(found, Absence):
+        return ModelFacts(model, "here", found.size_bytes, None)
+    if is_being_fetched(model):
+        return ModelFacts(model, "being fetched", 0, found)
+    begun_bytes = sum(part.stat().st_size for part in parts_of(model))
+    return ModelFacts(model, "partial" if begun_bytes else "missing", begun_bytes, found)
+
+
+def is_being_fetched(model: Model) -> bool:
+    """Tell whether a `fleet pull` holds the model's lock."""
+    try:
+        with (folder_of(model) / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def parts_of(model: Model) -> Iterator[Path]:
+    """List what an interrupted fetch has left of a model that is not whole."""
+    for aside in folder_of(model).glob(f"{ASIDE}*"):
+        yield from (file for file in aside.rglob("*") if file.is_file())
+    for source in model.sources:
+        if isinstance(source, HuggingFaceSource):
+            yield from parts_in_hugging_face_cache(source)
+
+
+def parts_in_hugging_face_cache(source: HuggingFaceSource) -> Iterator[Path]:
+    from huggingface_hub import constants  # noqa: PLC0415 - takes a third of a second
+
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{source.hugging_face.replace('/', '--')}"
+    yield from (repository / "blobs").glob("*.incomplete")
+    if source.filename is None:  # of a repository that is not whole, each file is a part
+        yield from (file for file in (repository / "snapshots").rglob("*") if file.is_file())
+
+
+def findings(seen: ModelsFacts | Silence, queues_here: frozenset[str]) -> Iterator[Finding]:
+    """Judge them.
+
+    Args:
+        seen: by `look`.
+        queues_here: of the workers on this host: what they serve is in memory already.
+    """
+    if isinstance(seen, Silence):
+        yield error("models.files", f"the model files {seen.why}", "is a file system away that holds them?")
+        return
+    for facts in seen.models:
+        yield of_model(facts, fits(facts.size_bytes), is_served=facts.model.queue in queues_here)
+    if seen.starter:
+        yield note(
+            "models.starter", "no model is on this host yet", f"`fleet up` fetches {seen.starter} by itself"
+        )
+    mlx = [model for model in seen.not_run if model.engine == "mlx"]
+    if mlx:
+        yield note("models.mlx", f"{names(mlx)}: {why_no_mlx()}, and this version has no MLX worker")
+    yield from of_libraries(seen)
+    yield from of_memory(seen, queues_here)
+
+
+def of_model(facts: ModelFacts, memory: MemoryFit, *, is_served: bool) -> Finding:
+    check, name = f"models.{facts.model.name}", facts.model.name
+    if facts.state == "being fetched":
+        return note(check, f"{name} is being fetched by a `fleet pull`")
+    if facts.state == "partial":
+        return warning(
+            check,
+            f"{name} is only half here ({size(facts.size_bytes)})",
+            f"`fleet pull {name}` goes on with it",
+        )
+    if facts.absence is not None:
+        return note(check, f"{name} {facts.absence.why.removeprefix('it ')}", facts.absence.what_to_do)
+    if is_served:
+        return ok(check, f"{name} is served by a worker here ({size(facts.size_bytes)})")
+    if not memory.is_enough:
+        return warning(
+            check,
+            f"{name} does not fit in memory: it takes about {size(memory.needed_bytes)}, "
+            f"{size(memory.available_bytes)} are free",
+            "close something, or choose a smaller model",
+        )
+    return ok(check, f"{name} is here ({size(facts.size_bytes)})")
+
+
+def of_libraries(seen: ModelsFacts) -> Iterator[Finding]:
+    for engine, (package, extra) in LIBRARY_OF.items():
+        here = [
+            each.model.name for each in seen.models if each.model.engine == engine and each.state == "here"
+        ]
+        if here and find_spec(package) is None:
+            yield error(
+                "models.library",
+                f"{', '.join(here)} cannot be run: {package} is not installed",
+                f"`pip install 'aria-fleet[{extra}]'`",
+            )
+
+
+def of_memory(seen: ModelsFacts, queues_here: frozenset[str]) -> Iterator[Finding]:
+    check = "models.memory"
+    free = f"{size(seen.available_bytes)} of {size(seen.total_bytes)} of memory are free"
+    loading = [
+        each for each in seen.models if each.model.name in seen.served and each.model.queue not in queues_here
+    ]
+    needed = sum(fits(each.size_bytes).needed_bytes for each in loading)
+    if needed > seen.available_bytes:
+        yield warning(
+            check,
+            f"{free}; a worker that loads {names([each.model for each in loading])} takes {size(needed)}",
+            "serve fewer at once: `fleet worker cpu --model NAME`",
+        )
+    elif seen.available_bytes < LOW_MEMORY * seen.total_bytes:
+        yield warning(check, free, "close something: a host that swaps answers nobody")
+    else:
+        yield ok(check, free)
+
+
+def size(count: int) -> str:
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:,.0f} MB"

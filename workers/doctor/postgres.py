@@ -1,0 +1,263 @@
+"""Postgres: is it there, is it the one we need, and does it keep what it is given."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg.errors import InsufficientPrivilege, QueryCanceled, UndefinedColumn, UndefinedTable
+
+from config.settings import Settings
+from ledger import health, usage
+from ledger.connect import Connection, connect
+from ledger.health import Clock, Lease
+from ledger.health import Server as ServerFacts
+from ledger.usage import OpenTasks, WorkerLoad
+from workers.beat import AGENT
+from workers.doctor.finding import Finding, error, note, ok, warning
+from workers.doctor.look import LIMIT_S, NOT_RUNNING, Silence
+from workers.doctor.place import is_readable, place_of
+from workers.embedded.postgres import Postgres as Embedded
+from workers.words import duration
+
+VARIABLE = "FLEET_DATABASE_URL"
+
+NEEDED = 13
+"""The first with pg_current_xact_id, which the ledger asks for."""
+
+MAINTAINED = 15
+"""The oldest that still gets fixes. Source: postgresql.org/support/versioning, read 2026-11."""
+
+SLOW_S = 0.05
+"""The best of a few round trips; a task takes several."""
+
+SKEW_S = 1.0
+"""From here on deadlines, `eta` and limits by the minute are off by more than anybody expects."""
+
+FEW_CONNECTIONS = 10
+"""A process of the fleet takes two or three."""
+
+REMEMBERED_S = 3600.0
+"""How long a worker that fell silent is still spoken of."""
+
+SCHEDULE_SEEN = timedelta(hours=1)
+"""How far back beat's last task is looked for."""
+
+NO_ANSWER = f"gave no answer within {LIMIT_S:.0f} s"
+
+CAUSES = (
+    ("timeout expired", NO_ANSWER, None),
+    ("Connection refused", "is not there: the connection was refused", None),
+    ("authentication failed", "refuses the user or the password", f"correct them in {VARIABLE}"),
+    ("no password supplied", "asks for a password", f"put it into {VARIABLE}"),
+    ("does not exist", "has no such database or user", f"make it, or name another one in {VARIABLE}"),
+    ("too many clients", "has no connection left", "raise `max_connections`, or end what holds them"),
+    ("connection slots", "has no connection left", "raise `max_connections`, or end what holds them"),
+    ("starting up", "is starting up", "wait, then ask again"),
+    ("shutting down", "is shutting down", "wait, then ask again"),
+)
+"""(a part of what libpq says, the same in our words, what mends it)"""
+
+SYNCHRONOUS = ("on", "remote_apply", "remote_write", "local")
+
+
+@dataclass(frozen=True)
+class FleetFacts:
+    """What the ledger knows of the fleet."""
+
+    lease: Lease | None
+    workers: list[WorkerLoad]
+    tasks: OpenTasks
+    last_scheduled_at: datetime | None
+    """When beat's last task was accepted; None: not within `SCHEDULE_SEEN`."""
+
+
+@dataclass(frozen=True)
+class PostgresFacts:
+    """What a Postgres says of itself, and of the fleet."""
+
+    server: ServerFacts
+    clock: Clock
+    schema: str | None
+    """None: it has no ledger."""
+    newest_schema: str
+    fleet: FleetFacts | Silence
+
+
+def look(settings: Settings) -> PostgresFacts | Silence:
+    """Ask it."""
+    if not is_readable(settings.database_url):
+        return Silence("cannot be read", "write the password's special characters as %XX")
+    if settings.database_is_embedded and not Embedded(settings.home, settings.sockets).is_locked():
+        return NOT_RUNNING
+    try:
+        with connect(settings.database_url, name="doctor") as db:
+            health.limit(db, LIMIT_S)
+            return PostgresFacts(
+                server=health.server(db),
+                clock=health.clock(db),
+                schema=health.schema(db),
+                newest_schema=health.newest_schema(),
+                fleet=look_at_fleet(db),
+            )
+    except psycopg.Error as fault:
+        return Silence(*why_silent(fault))
+
+
+def look_at_fleet(db: Connection) -> FleetFacts | Silence:
+    try:
+        return FleetFacts(
+            lease=health.lease(db),
+            workers=usage.workers(db, REMEMBERED_S),
+            tasks=usage.open_tasks(db),
+            last_scheduled_at=health.last_of_agent(db, AGENT, SCHEDULE_SEEN),
+        )
+    except (UndefinedTable, UndefinedColumn):
+        return Silence("the database has no ledger of this version")
+    except InsufficientPrivilege:
+        return Silence("this user may not read the ledger")
+    except QueryCanceled:
+        return Silence(f"the ledger gave no answer within {LIMIT_S:.0f} s")
+
+
+def why_silent(fault: psycopg.Error) -> tuple[str, str | None]:
+    """Put an error into words of our own: libpq's may repeat a part of the URL."""
+    if isinstance(fault, QueryCanceled):
+        return NO_ANSWER, None
+    said = str(fault)
+    for text, why, what_to_do in CAUSES:
+        if text in said:
+            return why, what_to_do
+    return f"does not answer ({type(fault).__name__})", None
+
+
+def findings(settings: Settings, seen: PostgresFacts | Silence, *, is_up: bool) -> Iterator[Finding]:
+    """Judge it.
+
+    Args:
+        settings: of this host.
+        seen: by `look`.
+        is_up: a `fleet up` of this home is running, so that an embedded Postgres has to run too.
+    """
+    if isinstance(seen, Silence):
+        yield absence(settings, seen, is_up=is_up)
+        return
+    where = "the embedded one" if settings.database_is_embedded else place_of(settings.database_url, VARIABLE)
+    yield ok("postgres.reachable", f"it answers: {seen.server.version}, {where}")
+    yield of_latency(seen.clock)
+    yield of_clock(seen.clock)
+    yield of_version(seen.server)
+    yield of_schema(seen)
+    yield of_durability(settings, seen.server)
+    yield of_connections(seen.server)
+    if seen.server.is_read_only:
+        yield error(
+            "postgres.writable", "it is a standby or read-only", f"name the server to write to in {VARIABLE}"
+        )
+
+
+def absence(settings: Settings, seen: Silence, *, is_up: bool) -> Finding:
+    if not settings.database_is_embedded:
+        what_to_do = seen.what_to_do or f"start it, or correct {VARIABLE}"
+        return error(
+            "postgres.reachable", f"{place_of(settings.database_url, VARIABLE)} {seen.why}", what_to_do
+        )
+    if seen == NOT_RUNNING and not is_up:
+        return note("postgres.reachable", "the embedded Postgres is not running", "`fleet up` starts it")
+    what_to_do = seen.what_to_do or f"read {settings.home / 'postgres.log'}; then `fleet down` and `fleet up`"
+    return error("postgres.reachable", f"the embedded Postgres {seen.why}", what_to_do)
+
+
+def of_latency(clock: Clock) -> Finding:
+    found = f"a round trip takes {clock.best_round_trip_s * 1000:.1f} ms"
+    if clock.best_round_trip_s < SLOW_S:
+        return ok("postgres.latency", found)
+    return warning(
+        "postgres.latency",
+        f"{found} at best; every task takes several",
+        "move the fleet nearer to its Postgres",
+    )
+
+
+def of_clock(clock: Clock) -> Finding:
+    # Half a round trip is what the comparison does not know.
+    off_s = max(0.0, abs(clock.ahead_s) - clock.best_round_trip_s / 2)
+    if off_s < SKEW_S:
+        return ok("postgres.clock", f"its clock and this host's agree within {SKEW_S:.0f} s")
+    which = "ahead of" if clock.ahead_s > 0 else "behind"
+    return warning(
+        "postgres.clock",
+        f"its clock is {duration(off_s)} {which} this host's: deadlines and limits are off by that",
+        "let both hosts set their clocks by NTP (Linux: `timedatectl set-ntp true`)",
+    )
+
+
+def of_version(server: ServerFacts) -> Finding:
+    if server.major < NEEDED:
+        return error(
+            "postgres.version",
+            f"Postgres {server.version} is too old: the ledger needs {NEEDED} or later",
+            f"move to a version that is maintained ({MAINTAINED} or later)",
+        )
+    if server.major < MAINTAINED:
+        return warning(
+            "postgres.version",
+            f"Postgres {server.version} gets no more fixes",
+            f"move to {MAINTAINED} or later",
+        )
+    return ok("postgres.version", f"version {server.major} is one that gets fixes")
+
+
+def of_schema(seen: PostgresFacts) -> Finding:
+    check = "postgres.schema"
+    if seen.schema is None:
+        return warning(check, "the database has no ledger yet", "`fleet db migrate`, or `fleet up`")
+    if seen.schema < seen.newest_schema:
+        return error(
+            check,
+            f"the ledger is at schema {seen.schema}, this fleet speaks {seen.newest_schema}",
+            "`fleet db migrate`; it works on a live ledger",
+        )
+    if seen.schema > seen.newest_schema:
+        return error(
+            check,
+            f"the ledger is at schema {seen.schema}, this host's fleet speaks only {seen.newest_schema}",
+            "install the newer aria-fleet on this host",
+        )
+    return ok(check, f"the ledger is at schema {seen.schema}, the newest")
+
+
+def of_durability(settings: Settings, server: ServerFacts) -> Finding:
+    check = "postgres.durability"
+    lost = [
+        name
+        for name, is_on in (("fsync", server.has_fsync), ("full_page_writes", server.has_full_page_writes))
+        if not is_on
+    ]
+    if lost:
+        return error(
+            check,
+            f"{' and '.join(lost)} off: when its machine crashes, the ledger may be ruined",
+            "`fleet down`, then `fleet up`: it starts with the right settings"
+            if settings.database_is_embedded
+            else f"`ALTER SYSTEM SET {lost[0]} = on`, then `SELECT pg_reload_conf()`",
+        )
+    if server.synchronous_commit not in SYNCHRONOUS:
+        return error(
+            check,
+            "synchronous_commit is off, although the fleet asked for it: a pooler drops what it asks",
+            f"let the pooler pass the startup parameter `options`, or name Postgres itself in {VARIABLE}",
+        )
+    return ok(check, "what is committed is on disk (fsync, synchronous_commit)")
+
+
+def of_connections(server: ServerFacts) -> Finding:
+    free = server.connections - server.in_use
+    found = f"{max(free, 0)} of {server.connections} connections are free"
+    if free >= FEW_CONNECTIONS:
+        return ok("postgres.connections", found)
+    return warning(
+        "postgres.connections",
+        f"{found}; a process of the fleet takes two or three",
+        "raise `max_connections`, or end what holds them: `SELECT * FROM pg_stat_activity`",
+    )
