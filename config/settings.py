@@ -179,9 +179,26 @@ def use_home(home: Path) -> None:
     settings.cache_clear()
 
 
-def without_password(url: str) -> str:
-    """Make a server's URL printable."""
+def is_readable(url: str) -> bool:
+    """Tell whether a URL means what it seems to.
+
+    A password with an unescaped `/`, `#`, `?` or `@` makes the rest of it a port, a path or a host; such a
+    URL must not be printed, not even without what looks like its password.
+    """
     parts = urlsplit(url)
+    try:
+        _ = parts.port
+    except ValueError:
+        return False
+    rest = (parts.path, parts.fragment, parts.netloc.rpartition("@")[0], parts.query.partition("host=")[0])
+    return not any("@" in part for part in rest) and not parts.fragment
+
+
+def without_password(url: str) -> str:
+    """Make a server's URL printable; of one that cannot be read, only the scheme."""
+    parts = urlsplit(url)
+    if not is_readable(url):
+        return f"{parts.scheme}://... (not shown: its password is not percent-encoded)"
     user, _, host = parts.netloc.rpartition("@")
     name_of_user = user.partition(":")[0]
     query = [f"{name}={value}" for name, value in parse_qsl(parts.query) if "password" not in name.lower()]

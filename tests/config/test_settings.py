@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.errors import SettingsError
-from config.settings import SHIPPED_CONFIG, read_settings
+from config.settings import SHIPPED_CONFIG, read_settings, without_password
 
 
 def test_nothing_has_to_be_set():
@@ -102,3 +102,20 @@ def test_settings_come_without_pydantic_and_yaml():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3cr#et@host:6379/0",
+        "redis://:s3cr/et@host",
+        "redis://:s3cr?et@host",
+        "redis://:s3cr@et@host/0",
+    ],
+)
+def test_no_part_of_a_password_is_printed_that_was_not_escaped(url: str):
+    """`fleet status` is pasted into chats."""
+    shown = without_password(url)
+
+    assert "s3cr" not in shown
+    assert "et@" not in shown

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from config.catalog import load_catalog
 from config.models import Model
-from config.settings import settings
+from config.settings import is_readable, settings
 from ledger import health, leadership, workers
 from ledger.health import Clock, Lease
 from ledger.health import Server as ServerFacts
@@ -30,7 +30,7 @@ from workers.doctor.examination import examine
 from workers.doctor.finding import EXIT_STATUS, Finding, Level, error, note, ok, warning, worst
 from workers.doctor.fleet import NOT_UP, Up
 from workers.doctor.host import Disk, HostFacts, Listener
-from workers.doctor.place import is_local, is_readable
+from workers.doctor.place import is_local
 from workers.embedded.redis import Redis as EmbeddedRedis
 from workers.model_files import MemoryFit
 

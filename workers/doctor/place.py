@@ -3,24 +3,9 @@
 from ipaddress import ip_address
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from config.settings import without_password
+from config.settings import is_readable, without_password
 
 LOCAL = ("", "localhost")
-
-
-def is_readable(url: str) -> bool:
-    """Tell whether a URL means what it seems to.
-
-    A password with an unescaped `/`, `#`, `?` or `@` makes the rest of it a port, a path or a host; such a
-    URL must not be printed, not even without what looks like its password.
-    """
-    parts = urlsplit(url)
-    try:
-        _ = parts.port
-    except ValueError:
-        return False
-    rest = (parts.path, parts.fragment, parts.netloc.rpartition("@")[0], parts.query.partition("host=")[0])
-    return not any("@" in part for part in rest) and not parts.fragment
 
 
 def place_of(url: str, variable: str) -> str:

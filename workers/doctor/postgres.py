@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg.errors import InsufficientPrivilege, QueryCanceled, UndefinedColumn, UndefinedTable
 
-from config.settings import Settings
+from config.settings import Settings, is_readable
 from ledger import health, usage
 from ledger.connect import Connection, connect
 from ledger.health import Clock, Lease
@@ -16,7 +16,7 @@ from ledger.usage import OpenTasks, WorkerLoad
 from workers.beat import AGENT
 from workers.doctor.finding import Finding, error, note, ok, warning
 from workers.doctor.look import LIMIT_S, NOT_RUNNING, Silence
-from workers.doctor.place import is_readable, place_of
+from workers.doctor.place import place_of
 from workers.embedded.postgres import Postgres as Embedded
 from workers.words import duration
 

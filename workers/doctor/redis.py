@@ -10,11 +10,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from config.settings import Settings
+from config.settings import Settings, is_readable
 from workers.app import DISPATCH_QUEUE
 from workers.doctor.finding import Finding, counted, error, note, ok, warning
 from workers.doctor.look import LIMIT_S, NOT_RUNNING, Silence
-from workers.doctor.place import is_local, is_readable, place_of
+from workers.doctor.place import is_local, place_of
 from workers.embedded.redis import Redis as Embedded
 from workers.inbox import Inbox
 
