@@ -105,7 +105,7 @@ class Purse:
         """Write a number of what this budget counts."""
         if self.budget.usd is not None:
             return f"${counted.normalize():f}"
-        return f"{counted:f} {'tokens' if self.budget.tokens is not None else 'requests'}"
+        return f"{counted:,f} {'tokens' if self.budget.tokens is not None else 'requests'}"
 
     def __str__(self) -> str:
         return f"budget {self.budget.name}"

@@ -106,7 +106,9 @@ class Usage:
             (limits.concurrency, len(self.placed), "calls at once"),
         )
         return tuple(
-            f"{max(limit - used, 0)} of {limit} {what}" for limit, used, what in counts if limit is not None
+            f"{max(limit - used, 0):,} of {limit:,} {what}"
+            for limit, used, what in counts
+            if limit is not None
         )
 
     def full_day(self, limit: int | None, now: datetime) -> Full | None:

@@ -65,7 +65,7 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
         task_id = pending.id
         answer = pending.get(timeout=timeout)
     except NoAnswerYet as error:
-        message = f"no answer after {timeout:g} s; the task {task_id} goes on: see `fleet status`"
+        message = f"no answer after {timeout:g} s; the task goes on: see `fleet explain {task_id}`"
         raise click.ClickException(message) from error
     except RedisUnreachableError:
         raise
