@@ -53,9 +53,8 @@ PACES = """
      GROUP BY model
 """
 
-ESTIMATES = """
-    SELECT latest.model, coalesce(tasks.needs ->> 'script', 'NONE') AS script, count(*) AS prompts,
-           max(latest.prompt_tokens / (tasks.needs ->> 'prompt_tokens')::float8) AS largest
+PROMPTS = """
+    SELECT latest.model, latest.prompt_tokens AS counted, tasks.needs
       FROM (SELECT task_id, model, prompt_tokens
               FROM attempts
              WHERE finished_at >= %(since)s
@@ -63,8 +62,6 @@ ESTIMATES = """
              ORDER BY finished_at DESC
              LIMIT %(most)s) AS latest
       JOIN tasks ON tasks.id = latest.task_id
-     WHERE (tasks.needs ->> 'prompt_tokens')::float8 > 0
-     GROUP BY latest.model, script
 """
 
 
@@ -103,13 +100,12 @@ class PaceSeen:
 
 
 @dataclass(frozen=True)
-class EstimateSeen:
-    """How many tokens a model counted for each one estimated, in prompts of one script."""
+class PromptSeen:
+    """How many tokens a model counted in a prompt, and what was estimated."""
 
     model: str
-    script: str
-    prompts: int
-    largest: float
+    counted: int
+    needs: dict[str, Any]
 
 
 def failures(db: Connection, since: datetime) -> list[Failure]:
@@ -135,7 +131,7 @@ def paces(db: Connection, since: datetime, most: int) -> list[PaceSeen]:
         return cursor.execute(PACES, {"since": since, "most": most}).fetchall()
 
 
-def estimates(db: Connection, since: datetime, most: int) -> list[EstimateSeen]:
-    """Compare the estimates of the latest `most` successful attempts with what was counted."""
-    with db.cursor(row_factory=class_row(EstimateSeen)) as cursor:
-        return cursor.execute(ESTIMATES, {"since": since, "most": most}).fetchall()
+def prompts(db: Connection, since: datetime, most: int) -> list[PromptSeen]:
+    """Read what the latest `most` successful attempts say about estimates, newest first."""
+    with db.cursor(row_factory=class_row(PromptSeen)) as cursor:
+        return cursor.execute(PROMPTS, {"since": since, "most": most}).fetchall()

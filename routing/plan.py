@@ -147,8 +147,9 @@ def inability(model: Model, task: Task, today: date, estimates: Estimates) -> st
     lacking = model.capabilities.lacks(task.needs.requires)
     if lacking:
         return f"has no {' and no '.join(lacking)}, which the task needs"
-    prompt = estimates.tokens(model.name, task.needs.script, task.needs.prompt_tokens)
-    needed = prompt + output_tokens(model, task.needs.max_tokens)
+    needs = task.needs
+    prompt = estimates.tokens(model.name, needs.script, needs.prompt_tokens, needs.wide_tokens)
+    needed = prompt + output_tokens(model, needs.max_tokens)
     if needed > model.context_tokens:
         return f"needs up to {needed} tokens, its context has {model.context_tokens}"
     return None

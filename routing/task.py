@@ -9,6 +9,7 @@ from uuid import UUID
 
 from config.models import Capability, Tier
 from routing.lessons import Tried
+from routing.tokens import ASCII
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,10 @@ class Needs:
     """Models that could cost more, with what the task has cost so far, are passed over."""
     requires: tuple[Capability, ...] = ()
     """What a model must be able to do besides text."""
-    script: str = "NONE"
-    """What most of the prompt is written in; see `routing.tokens.script_of`."""
+    script: str = ASCII
+    """What most of the prompt beyond ASCII is written in; see `routing.tokens.script_of`."""
+    wide_tokens: int = 0
+    """The part of the estimate that is for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ def needs_from(stored: Mapping[str, Any]) -> Needs:
         max_tier=stored.get("max_tier"),
         max_cost_usd=None if cost is None else Decimal(cost),
         requires=tuple(stored.get("requires") or ()),
-        script=stored.get("script") or "NONE",
+        script=stored.get("script") or ASCII,
+        wide_tokens=int(stored.get("wide_tokens") or 0),
     )
 
 

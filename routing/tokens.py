@@ -11,6 +11,9 @@ from typing import Any
 TOKENS_PER_MESSAGE = 8
 """A chat template's own words around each message: role, start and end marks."""
 
+TOKENS_PER_PROMPT = 100
+"""What a template says of its own accord: a default system prompt, the date, the model's name."""
+
 TOKENS_PER_IMAGE = 2000
 """Of a large one. Source: the providers' pages on images, 2026-11: 85 to about 1,600."""
 
@@ -18,6 +21,10 @@ LETTERS = string.ascii_letters.encode()
 
 LETTERS_PER_TOKEN = 2
 """English has about 4.5 a token; random ones, as in a key, have a little more than 2."""
+
+ASCII = "ASCII"
+LAST_OF_ASCII = 127
+NOT_ASCII = bytes(range(LAST_OF_ASCII + 1, 256))
 
 SAMPLE = 2000
 """Characters that tell the script of a text."""
@@ -30,7 +37,8 @@ def estimate_tokens(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] 
     ASCII letters are counted at less.
     """
     of_messages = sum(TOKENS_PER_MESSAGE + tokens_of(message) for message in messages)
-    return of_messages + (tokens_in(json.dumps(tools)) + TOKENS_PER_MESSAGE if tools else 0)
+    of_tools = tokens_in(json.dumps(tools)) + TOKENS_PER_MESSAGE if tools else 0
+    return TOKENS_PER_PROMPT + of_messages + of_tools
 
 
 def tokens_of(message: Mapping[str, Any]) -> int:
@@ -47,15 +55,24 @@ def tokens_in(text: str) -> int:
     return len(raw) - letters + math.ceil(letters / LETTERS_PER_TOKEN)
 
 
+def wide_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Tell how many tokens of an estimate are for characters beyond ASCII, which most models pack tighter."""
+    raw = "".join(text_of(message) for message in messages).encode()
+    return len(raw) - len(raw.translate(None, NOT_ASCII))
+
+
 def script_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Name the script that most of a prompt is written in, as Unicode does: `LATIN`, `CJK`, `THAI`.
+    """Name the script that most of a prompt beyond ASCII is written in, as Unicode does: `CJK`, `THAI`.
 
     A model's vocabulary knows some scripts better than others, so its estimate is corrected for each.
     """
     text = "".join(text_of(message) for message in messages)
-    sample = text[:: max(1, len(text) // SAMPLE)]
-    scripts = Counter(unicodedata.name(letter, "?").split(" ")[0] for letter in sample if letter.isalpha())
-    return scripts.most_common(1)[0][0] if scripts else "NONE"
+    if text.isascii():
+        return ASCII
+    wide = [letter for letter in text if ord(letter) > LAST_OF_ASCII and letter.isalpha()]
+    sample = wide[:: max(1, len(wide) // SAMPLE)]
+    scripts = Counter(unicodedata.name(letter, "?").split(" ")[0] for letter in sample)
+    return scripts.most_common(1)[0][0] if scripts else ASCII
 
 
 def text_of(message: Mapping[str, Any]) -> str:

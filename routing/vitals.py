@@ -11,7 +11,7 @@ from typing import NamedTuple
 from config.catalog import Catalog
 from config.models import Limits, Model
 from routing.budgets import NOTHING, Amount, Budgets, Purse
-from routing.estimates import Estimates, Seen
+from routing.estimates import Estimates, Seen, is_telling
 from routing.health import Health, is_void
 from routing.lessons import Lesson
 from routing.limits import Called, Full, Key, Usage
@@ -210,9 +210,10 @@ class Vitals:
         self.service_s[queue] = before + LEARNING_RATE * (run_s - before)
         if end.outcome != "succeeded":
             return
-        if known.needs is not None and end.prompt_tokens is not None and known.needs.prompt_tokens:
-            seen = Seen(1, end.prompt_tokens / known.needs.prompt_tokens)
-            self.estimates.learn(known.model.name, known.needs.script, seen)
+        needs, counted = known.needs, end.prompt_tokens
+        if needs and counted and is_telling(counted, needs.prompt_tokens, needs.wide_tokens):
+            seen = Seen(1, counted / max(needs.prompt_tokens, 1))
+            self.estimates.learn(known.model.name, needs.script, seen)
         if known.placed_at is not None:
             queue_s = max((claimed_at - known.placed_at).total_seconds(), 0)
             pace = seen_pace(queue_s, run_s, end.first_token_s, end.completion_tokens or 0)

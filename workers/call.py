@@ -11,7 +11,7 @@ from config.catalog import Catalog
 from config.errors import closest_of
 from config.models import TIERS, Capability
 from config.profiles import Expect
-from routing.tokens import estimate_tokens, parts_of, script_of
+from routing.tokens import estimate_tokens, parts_of, script_of, wide_tokens
 from workers.errors import InvalidCallError, PayloadTooLargeError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -74,6 +74,7 @@ class Call:
         return {
             "prompt_tokens": estimate_tokens(self.messages, self.tools or ()),
             "script": script_of(self.messages),
+            "wide_tokens": wide_tokens(self.messages),
             "max_tokens": self.max_tokens,
             "requires": self.requires,
             "patience_s": self.patience_s,

@@ -11,7 +11,7 @@ from ledger import attempts, fold, workers
 from ledger.attempts import FinishedAttempt
 from ledger.connect import Connection
 from routing.budgets import Amount, window_start
-from routing.estimates import Seen
+from routing.estimates import Seen, is_telling
 from routing.lessons import lesson_from
 from routing.limits import MINUTE, SLACK, Called
 from routing.pace import seen_pace
@@ -109,8 +109,11 @@ def read_paces(vitals: Vitals, db: Connection, now: datetime) -> None:
     for row in fold.paces(db, since, MOST_REMEMBERED):
         seen = seen_pace(row.queue_s, row.run_s, row.first_token_s, round(row.completion_tokens))
         vitals.paces[row.model] = seen
-    for row in fold.estimates(db, since, MOST_REMEMBERED):
-        vitals.estimates.learn(row.model, row.script, Seen(row.prompts, row.largest))
+    for row in fold.prompts(db, since, MOST_REMEMBERED):
+        needs = needs_from(row.needs)
+        if is_telling(row.counted, needs.prompt_tokens, needs.wide_tokens):
+            seen = Seen(1, row.counted / max(needs.prompt_tokens, 1))
+            vitals.estimates.learn(row.model, needs.script, seen)
 
 
 def ended_form(row: FinishedAttempt) -> Ended:

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.estimates import MARGIN, SEEN_BEFORE_BELIEVED, Estimates, Seen
+from routing.estimates import MARGIN, SEEN_BEFORE_BELIEVED, Estimates, Seen, is_telling
 from routing.tokens import TOKENS_PER_IMAGE, estimate_tokens, script_of, tokens_in
 
 SENTENCES = {
-    "LATIN": "The dispatcher routes each task to a dedicated queue, and every result lands in Postgres.",
+    "ASCII": "The dispatcher routes each task to a dedicated queue, and every result lands in Postgres.",
     "CJK": "调度器把每个任务路由到专用队列, 每个结果都记录在数据库中。",
     "KATAKANA": "ディスパッチャーはタスクをキューにルーティングします。",
     "THAI": "ผู้จัดส่งจะส่งงานแต่ละงานไปยังคิวเฉพาะ",
@@ -18,7 +18,7 @@ SENTENCES = {
     "CYRILLIC": "Диспетчер направляет каждую задачу в выделенную очередь.",
     "HANGUL": "디스패처는 각 작업을 전용 대기열로 보냅니다.",
     "ETHIOPIC": "አስተላላፊው እያንዳንዱን ተግባር ወደ ወረፋ ይልካል።",
-    "NONE": "1234567890 -> 42; 99%",
+    "LATIN": "Öl, Übergrößenträger, façade, naïveté, smörgåsbord",
 }
 
 
@@ -30,6 +30,11 @@ def user(text: str) -> list[dict[str, str]]:
 def test_the_script_of_a_prompt_is_named(script: str, text: str):
     """Corrections are kept by script: a vocabulary that knows English may know no Burmese."""
     assert script_of(user(text)) == script
+
+
+def test_a_template_with_a_prompt_of_its_own_is_allowed_for():
+    """SmolLM2's puts twenty tokens before a conversation without a system prompt; others more."""
+    assert estimate_tokens(user("Say hi")) >= 32
 
 
 @given(st.text(), st.text())
@@ -48,24 +53,35 @@ def test_pictures_and_tools_count_as_well():
 
 
 def test_an_estimate_is_lowered_only_after_enough_prompts_of_the_same_script():
-    """One short English prompt says nothing about a long Thai one."""
+    """One Chinese prompt says nothing about a Thai one."""
     estimates = Estimates()
     for prompts in range(SEEN_BEFORE_BELIEVED):
-        assert estimates.tokens("kimi", "LATIN", 1000) == 1000, prompts
-        estimates.learn("kimi", "LATIN", Seen(1, 0.4))
+        assert estimates.tokens("kimi", "CJK", 1000, 900) == 1000, prompts
+        estimates.learn("kimi", "CJK", Seen(1, 0.3))
 
-    assert estimates.tokens("kimi", "LATIN", 1000) == round(1000 * 0.4 * MARGIN)
-    assert estimates.tokens("kimi", "THAI", 1000) == 1000
-    assert estimates.tokens("qwen", "LATIN", 1000) == 1000
+    assert estimates.tokens("kimi", "CJK", 1000, 900) == 1000 - int(900 * (1 - 0.3 * MARGIN))
+    assert estimates.tokens("kimi", "CJK", 1000, 0) == 1000, "code around a few words is as long as it was"
+    assert estimates.tokens("kimi", "THAI", 1000, 900) == 1000
+    assert estimates.tokens("qwen", "CJK", 1000, 900) == 1000
 
 
 def test_an_estimate_that_was_too_low_is_raised_at_once():
     """The next prompt of the kind would overflow the context too."""
     estimates = Estimates()
 
-    estimates.learn("kimi", "LATIN", Seen(1, 1.5))
+    estimates.learn("kimi", "ASCII", Seen(1, 1.5))
 
-    assert estimates.tokens("kimi", "LATIN", 1000) == round(1000 * 1.5 * MARGIN)
+    assert estimates.tokens("kimi", "ASCII", 1000, 0) == round(1000 * 1.5 * MARGIN)
+
+
+@pytest.mark.parametrize(
+    ("counted", "estimated", "wide", "tells"),
+    [(32, 120, 0, False), (130, 120, 0, True), (250, 1000, 900, True), (250, 1000, 100, False)],
+    ids=["short", "too low", "all of one script", "mixed"],
+)
+def test_only_a_telling_prompt_teaches(counted: int, estimated: int, wide: int, *, tells: bool):
+    """Of a short prompt the template is the larger part: its ratio would be wrong for a long one."""
+    assert is_telling(counted, estimated, wide) == tells
 
 
 @given(st.lists(st.floats(0.01, 3), min_size=1, max_size=60), st.integers(1, 100_000))
@@ -73,6 +89,6 @@ def test_what_was_seen_is_never_estimated_too_low_again(ratios: list[float], est
     """Never too low for what is like what was seen."""
     estimates = Estimates()
     for ratio in ratios:
-        estimates.learn("kimi", "LATIN", Seen(1, ratio))
+        estimates.learn("kimi", "CJK", Seen(1, ratio))
 
-    assert estimates.tokens("kimi", "LATIN", estimated) >= round(estimated * max(ratios))
+    assert estimates.tokens("kimi", "CJK", estimated, estimated) >= int(estimated * max(ratios))

