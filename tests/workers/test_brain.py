@@ -490,7 +490,7 @@ def test_a_budget_holds_across_a_restart_with_many_in_flight(
     careful = replace(brain, catalog=bounded, epoch=next_epoch(brain))
     careful.rebuild()
     for _ in range(150):
-        send(app, model="toll", max_tokens=200)
+        send(app, profile="analysis", model="toll", max_tokens=200)
     careful.tick([])
     placed = redis.llen("echo.toll")
     for _ in range(30):
@@ -498,7 +498,7 @@ def test_a_budget_holds_across_a_restart_with_many_in_flight(
     successor = replace(careful, epoch=next_epoch(careful))
     successor.rebuild()
     for _ in range(150):
-        send(app, model="toll", max_tokens=200)
+        send(app, profile="analysis", model="toll", max_tokens=200)
     successor.tick([])
 
     reserved_and_spent = db.execute(
