@@ -49,9 +49,12 @@ HELD = """
                AND tasks.attempts > 0) AS spent_usd
       FROM tasks
      WHERE state = 'held'
-       AND (%(only)s::uuid[] IS NULL OR id = ANY (%(only)s))
-     ORDER BY priority, accepted_at
+       AND finished_at IS NULL
 """
+
+IN_ORDER = " ORDER BY priority, accepted_at"
+
+HELD_OF = f"{HELD} AND id = ANY (%(ids)s)"
 
 QUEUE = """
     WITH leads AS (
@@ -250,7 +253,9 @@ def accept(db: Connection, new: Sequence[NewTask], *, epoch: int) -> dict[UUID, 
 def held(db: Connection, only: Iterable[UUID] | None = None) -> list[HeldTask]:
     """Read the tasks that wait, in order of priority and arrival; of `only`, where it is given."""
     with db.cursor(row_factory=class_row(HeldTask)) as cursor:
-        return cursor.execute(HELD, {"only": None if only is None else list(only)}).fetchall()
+        if only is None:
+            return cursor.execute(HELD + IN_ORDER).fetchall()
+        return cursor.execute(HELD_OF + IN_ORDER, {"ids": list(only)}).fetchall()
 
 
 def queue(db: Connection, placements: Sequence[Placement], *, epoch: int) -> list[QueuedAttempt]:

@@ -11,10 +11,11 @@ from psycopg.rows import class_row
 from ledger.connect import Connection
 
 OPEN_TASKS = """
-    SELECT (SELECT count(*) FROM tasks WHERE state = 'held') AS held,
+    SELECT (SELECT count(*) FROM tasks WHERE state = 'held' AND finished_at IS NULL) AS held,
            count(*) FILTER (WHERE claimed_at IS NULL) AS queued,
            count(*) FILTER (WHERE claimed_at IS NOT NULL) AS running,
-           least((SELECT min(accepted_at) FROM tasks WHERE state = 'held'), min(queued_at)) AS oldest_at
+           least((SELECT min(accepted_at) FROM tasks WHERE state = 'held' AND finished_at IS NULL),
+                 min(queued_at)) AS oldest_at
       FROM attempts
      WHERE outcome IS NULL
 """

@@ -65,7 +65,7 @@ class LedgerBackedRedis(RedisBackend):
         except ValueError:
             return None
         try:
-            with connect(settings().database_url, name="results") as db:
+            with connect(settings().database_url, name="results", by_key=True) as db:
                 found = fates(db, [key])
         except psycopg.Error as error:
             logger.debug("the ledger cannot be reached: %s", type(error).__name__)

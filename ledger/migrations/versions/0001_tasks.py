@@ -32,15 +32,16 @@ CREATE TABLE tasks (
         CHECK ((state = 'failed') = (error IS NOT NULL)),
     CONSTRAINT priority_is_a_digit
         CHECK (priority BETWEEN 0 AND 9)
-);
+) WITH (fillfactor = 60);
 COMMENT ON COLUMN tasks.model IS 'what the caller named; the attempts tell what ran';
 COMMENT ON COLUMN tasks.priority IS '0 runs first, 9 last, as Celery has it on Redis';
 COMMENT ON COLUMN tasks.needs IS 'what a plan looks at: token estimate, max_tokens, capabilities';
 COMMENT ON COLUMN tasks.metadata IS 'what the caller wants to find again; nothing here reads it';
 COMMENT ON COLUMN tasks.request IS 'messages and sampling; NULL once retention has removed the text';
 COMMENT ON COLUMN tasks.envelope IS 'what Celery attached to the message: headers and embed';
--- Keyed as the tables are, so that whichever index the planner takes, a row is found by its key.
-CREATE INDEX tasks_held ON tasks (id) WHERE state = 'held';
+-- Keyed as the tables are, so that whichever index the planner takes, a row is found by its key. Not on
+-- the state: a task that is queued or claimed then changes in place, and no index with it.
+CREATE INDEX tasks_open ON tasks (id) WHERE finished_at IS NULL;
 CREATE INDEX tasks_by_acceptance ON tasks (accepted_at);
 
 CREATE TABLE attempts (
