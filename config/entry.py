@@ -1,6 +1,7 @@
 """What every entry of the catalog has in common: frozen, strict, and able to say what it expected."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Self
 
@@ -17,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from config.errors import closest_of
+from config.periods import PERIOD, read_period
 
 NAME = r"^[a-z0-9][a-z0-9.-]*$"
 ENVIRONMENT_VARIABLE = r"^[A-Z][A-Z0-9_]*$"
@@ -24,7 +26,6 @@ HUGGING_FACE_REPO = r"^[\w.-]+/[\w.-]+$"
 PYPI_PIN = r"^[A-Za-z0-9][\w.-]*==[\w.+!-]+$"
 SHA256 = r"^[0-9a-f]{64}$"
 OLLAMA_TAG = r"^[\w./-]+(:[\w.-]+)?$"
-PERIOD = r"^[1-9][0-9]*[smhd]$"
 
 MEANING_OF_PATTERN = {
     NAME: "lower-case letters, digits, dots and hyphens",
@@ -59,6 +60,8 @@ MEANING_OF_TYPE = {
 
 FAULT = "fault"
 """The type of an error whose message is already a sentence of ours."""
+
+A_CENTURY = timedelta(days=36500)
 
 LONGEST_QUOTE = 60
 """Characters of a wrong value that a fault repeats."""
@@ -109,6 +112,24 @@ Named = BeforeValidator(named)
 def fault(what: str) -> PydanticCustomError:
     """Make an error that is already a sentence."""
     return PydanticCustomError(FAULT, what)  # pyright: ignore[reportArgumentType] - a literal only to check its {}
+
+
+def period(value: object) -> timedelta:
+    """Read `15m`: a whole number of seconds, minutes, hours or days."""
+    if isinstance(value, timedelta):
+        return value
+    try:
+        return read_period(value if isinstance(value, str) else "")
+    except ValueError:
+        raise fault(f"expected {MEANING_OF_PATTERN[PERIOD]}, got {quoted(value)}") from None
+    except OverflowError:
+        raise fault(f"expected a period that ends, got {quoted(value)}") from None
+
+
+def period_or_none_at_all(value: object) -> timedelta:
+    """Read a period, or 0."""
+    is_zero = value == "0" or (value == 0 and not isinstance(value, bool))
+    return timedelta(0) if is_zero else min(period(value), A_CENTURY)
 
 
 def sentence(error: ErrorDetails, known: Sequence[str]) -> str:

@@ -1,13 +1,16 @@
 """profiles.yaml: the kinds of work, the personas, the budgets, and the order of the models."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool
+from pydantic.json_schema import WithJsonSchema
 
 from config.budgets import Budget
-from config.entry import Count, Entry, Name, Named, OwnName, Text
+from config.entry import Count, Entry, Name, Named, OwnName, Text, period_or_none_at_all
 from config.models import Tier
+from config.periods import PERIOD
 
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 
@@ -48,6 +51,17 @@ class Profile(Entry):
     """Dearer models are passed over."""
     patience_s: Annotated[int, Field(strict=True, ge=0)] = 60
     """How long a task waits for a cheaper model before a dearer one is taken."""
+    keep_text: (
+        Annotated[
+            timedelta,
+            BeforeValidator(period_or_none_at_all),
+            WithJsonSchema(
+                {"anyOf": [{"const": 0}, {"type": "string", "pattern": PERIOD}], "examples": ["30d", 0]}
+            ),
+        ]
+        | None
+    ) = None
+    """How long prompts and answers stay in the ledger, such as 30d; 0: answers never come there."""
     expect: Expect | None = None
     """What its answers must be, where the task does not say it itself."""
 

@@ -1,27 +1,13 @@
 """schedule.yaml: the tasks that the fleet gives itself."""
 
-import re
 from datetime import timedelta
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, StrictBool
 from pydantic.json_schema import WithJsonSchema
 
-from config.entry import MEANING_OF_PATTERN, PERIOD, Entry, Name, Named, OwnName, Text, fault, quoted
-
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def period(value: object) -> timedelta:
-    """Read `15m`: a whole number of seconds, minutes, hours or days."""
-    if isinstance(value, timedelta):
-        return value
-    if not isinstance(value, str) or not re.fullmatch(PERIOD, value):
-        raise fault(f"expected {MEANING_OF_PATTERN[PERIOD]}, got {quoted(value)}")
-    try:
-        return timedelta(seconds=int(value[:-1]) * SECONDS[value[-1]])
-    except OverflowError:
-        raise fault(f"expected a period that ends, got {quoted(value)}") from None
+from config.entry import Entry, Name, Named, OwnName, Text, period
+from config.periods import PERIOD
 
 
 class RecurringTask(Entry):

@@ -4,16 +4,23 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from config.errors import SettingsError
+from config.periods import read_period
 
 DEFAULT_MAX_PAYLOAD_BYTES = 1_000_000
 """A prompt of 250,000 tokens: more than any model of the shipped catalog can read."""
 
 DEFAULT_FLOWER_PORT = 5555
+
+NOTHING = timedelta(0)
+A_MONTH = timedelta(days=31)
+"""Budgets of this month are added up over attempts."""
+A_CENTURY = timedelta(days=36500)
 
 SHIPPED_CONFIG = Path(__file__).parent
 
@@ -35,6 +42,10 @@ class Settings:
     redis_is_embedded: bool
     database_is_embedded: bool
     max_payload_bytes: int
+    keep_text: timedelta
+    """How long prompts and answers stay in the ledger, where a profile says nothing else; 0: never stored."""
+    keep_attempts: timedelta | None
+    """How long attempts stay in the ledger, in whole months; None: for ever."""
     log_level: str
     flower_port: int
     flower_password: str | None
@@ -89,6 +100,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         redis_is_embedded=not redis_url,
         database_is_embedded=not database_url,
         max_payload_bytes=positive(environ, "FLEET_MAX_PAYLOAD_BYTES", DEFAULT_MAX_PAYLOAD_BYTES),
+        keep_text=kept(environ, "FLEET_KEEP_TEXT", default="30d", at_least=NOTHING),
+        keep_attempts=kept(environ, "FLEET_KEEP_ATTEMPTS", at_least=A_MONTH)
+        if environ.get("FLEET_KEEP_ATTEMPTS")
+        else None,
         log_level=level(environ),
         flower_port=positive(environ, "FLEET_FLOWER_PORT", DEFAULT_FLOWER_PORT),
         flower_password=environ.get("FLEET_FLOWER_PASSWORD") or None,
@@ -153,6 +168,19 @@ def positive(environ: Mapping[str, str], name: str, default: int) -> int:
     if not value.isdecimal() or int(value) == 0:
         raise SettingsError(name, value, "a whole number above 0")
     return int(value)
+
+
+def kept(environ: Mapping[str, str], name: str, default: str = "", *, at_least: timedelta) -> timedelta:
+    value = environ.get(name) or default
+    try:
+        period = NOTHING if value == "0" else read_period(value)
+    except (ValueError, OverflowError):
+        period = None
+    if period is None or not at_least <= period <= A_CENTURY:
+        least = f"{at_least.days}d" if at_least else "0"
+        expected = f"a number and s, m, h or d, such as 90d, from {least} to {A_CENTURY.days}d"
+        raise SettingsError(name, value, expected)
+    return period
 
 
 def level(environ: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ partition is made after all, those attempts move into it.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 
 from psycopg.errors import LockNotAvailable
@@ -42,6 +43,31 @@ MAKE = SQL("""
 """)
 
 
+WITHOUT_PARTITION = """
+    SELECT DISTINCT date_trunc('month', queued_at AT TIME ZONE 'UTC')::date
+      FROM attempts_default
+     ORDER BY 1
+"""
+
+PARTITIONS = r"""
+    SELECT relname
+      FROM pg_inherits
+      JOIN pg_class ON pg_class.oid = inhrelid
+     WHERE inhparent = 'attempts'::regclass
+       AND relname ~ '^attempts_\d{4}_\d{2}$'
+     ORDER BY relname
+"""
+
+LOCK_ALL = """
+    -- A partition's foreign key is a trigger of `tasks`.
+    LOCK TABLE tasks, attempts IN ACCESS EXCLUSIVE MODE
+"""
+
+HAS_OPEN = SQL("SELECT EXISTS (SELECT FROM {name} WHERE outcome IS NULL)")
+
+DROP = SQL("DROP TABLE {name}")
+
+
 def make_ahead(db: Connection, today: date) -> bool:
     """Make the partitions of this month and of those to come; several processes may call this at once.
 
@@ -52,9 +78,8 @@ def make_ahead(db: Connection, today: date) -> bool:
         Whether all are there now; if not, somebody reads the tables at length, and it is to be tried
         again later.
     """
-    months = upcoming(today)
     try:
-        for first in months:
+        for first in [*upcoming(today), *months_without(db)]:
             make(db, first)
     except LockNotAvailable:
         return False
@@ -77,6 +102,35 @@ def make(db: Connection, first: date) -> None:
         db.execute(MAKE.format(name=Identifier(name), **bounds))
 
 
+def months_without(db: Connection) -> list[date]:
+    """List the months that have attempts and no partition."""
+    return [row[0] for row in db.execute(WITHOUT_PARTITION)]
+
+
+def drop_before(db: Connection, moment: datetime) -> list[str]:
+    """Drop the partitions of months that were over before a moment, and with them their attempts.
+
+    A month in which an attempt has not ended stays.
+
+    Returns:
+        The partitions that went.
+    """
+    names: list[str] = [row[0] for row in db.execute(PARTITIONS)]
+    over = [name for name in names if midnight(following(month_of(name))) <= moment]
+    return [name for name in over if drop(db, name)]
+
+
+def drop(db: Connection, name: str) -> bool:
+    """Drop a partition, unless an attempt in it has not ended or somebody reads the tables at length."""
+    with suppress(LockNotAvailable), db.transaction():
+        db.execute(GIVE_UP)
+        db.execute(LOCK_ALL)
+        if db.execute(HAS_OPEN.format(name=Identifier(name))).fetchone() == (False,):
+            db.execute(DROP.format(name=Identifier(name)))
+            return True
+    return False
+
+
 def upcoming(today: date) -> Iterator[date]:
     first = today.replace(day=1)
     for _ in range(1 + MONTHS_AHEAD):
@@ -95,3 +149,9 @@ def midnight(day: date) -> datetime:
 def partition(first: date) -> str:
     """Name the partition of a month."""
     return f"attempts_{first:%Y_%m}"
+
+
+def month_of(name: str) -> date:
+    """Read the first day of a partition's month out of its name."""
+    _, year, month = name.split("_")
+    return date(int(year), int(month), 1)

@@ -131,7 +131,8 @@ FATE = """
            (SELECT CASE WHEN count(*) = count(cost_usd) THEN sum(cost_usd) END
               FROM attempts
              WHERE task_id = tasks.id
-               AND queued_at >= tasks.accepted_at) AS cost_usd
+               AND queued_at >= tasks.accepted_at) AS cost_usd,
+           tasks.text_removed_at IS NOT NULL AS is_text_removed
       FROM tasks
       LEFT JOIN attempts a
         ON a.task_id = tasks.id AND a.number = tasks.attempts AND a.queued_at >= tasks.accepted_at
@@ -234,6 +235,8 @@ class Fate:
     completion_tokens: int | None
     cost_usd: Decimal | None
     """Of all attempts; None: the price of one of them is unknown."""
+    is_text_removed: bool = False
+    """Whether retention has removed its texts: the answer, and the words of the error."""
 
 
 def accept(db: Connection, new: Sequence[NewTask], *, epoch: int) -> dict[UUID, datetime]:

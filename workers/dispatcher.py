@@ -111,7 +111,7 @@ class Dispatcher:
             inbox = Inbox(redis, DISPATCH_QUEUE)
             self.doorbell = stack.enter_context(closing(Doorbell(redis, inbox.lists, listener)))
             brain = Brain(db, redis, self.app, self.catalog, epoch, inbox)
-            stack.enter_context(closing(Housekeeper(self.settings.database_url).start()))
+            stack.enter_context(closing(Housekeeper(self.settings, self.catalog).start()))
             brain.rebuild()
             hints: Iterable[str] = ()
             renewed_at = 0.0

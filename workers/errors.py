@@ -8,6 +8,7 @@ FleetError
 ├── EmbeddedServiceError     the embedded Redis or Postgres cannot be started or stopped
 ├── ModelFileError           a local model's file is not here and cannot be fetched
 ├── UnknownTaskError         no task, or more than one, has that id
+├── TextRemovedError         a result is asked for whose text is no longer kept
 ├── FleetIsUpError           somebody keeps the fleet of this home up already
 └── NotThereError            a server, a port or a program that is needed cannot be used
 """
@@ -80,6 +81,21 @@ class EmbeddedServiceError(FleetError):
 
     def __str__(self) -> str:
         return f"the embedded {self.name} {self.why}; {self.what_to_do}"
+
+
+class TextRemovedError(FleetError):
+    """A result is in Redis no more, and its text was removed from the ledger or never came there."""
+
+    def __init__(self, task_id: str, state: str) -> None:
+        super().__init__(task_id, state)
+        self.task_id = task_id
+        self.state = state
+
+    def __str__(self) -> str:
+        return (
+            f"the task {self.task_id} {self.state}, and its text is no longer kept; ask for results sooner, "
+            "or set keep_text in profiles.yaml or FLEET_KEEP_TEXT"
+        )
 
 
 class FleetIsUpError(FleetError):

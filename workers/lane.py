@@ -19,6 +19,7 @@ from celery.exceptions import Ignore
 from config.catalog import Catalog
 from config.models import Model
 from config.profiles import Expect
+from config.settings import settings
 from ledger import attempts, workers
 from ledger.attempts import Claim, Finish, Key
 from ledger.connect import Connection, connect
@@ -32,6 +33,7 @@ from workers.engines.base import Completion, Engine, Request
 from workers.engines.errors import AnswerRejectedError, EngineError
 from workers.failure import printable, stored
 from workers.messages import ATTEMPT_HEADER
+from workers.retention import NEVER, keep_text
 
 LEASE_S = 30.0
 """How long an attempt stays this worker's without another sign of life."""
@@ -270,7 +272,7 @@ def record_answer(lane: Lane, claim: Claim, model: Model, answer: Completion) ->
             completion_tokens=answer.completion_tokens,
             cost_usd=cost,
             first_token_s=answer.first_token_s,
-            answer=openai_choice(answer),
+            answer=kept_choice(lane, claim, answer),
         )
     )
     if finished_at is None:
@@ -321,7 +323,7 @@ def record_rejection(lane: Lane, claim: Claim, model: Model, answer: Completion,
             cost_usd=cost_of(model, answer),
             first_token_s=answer.first_token_s,
             error=stored(AnswerRejectedError(model.name, why)),
-            answer=openai_choice(answer),
+            answer=kept_choice(lane, claim, answer),
         )
     )
     log.warning("rejected", task=str(claim.task_id), model=model.name)
@@ -345,6 +347,12 @@ def engine_request(model: Model, stored_request: Mapping[str, Any]) -> Request:
 def openai_choice(answer: Completion) -> dict[str, Any]:
     message = {"role": "assistant", "content": printable(answer.text)}
     return {"message": message, "finish_reason": answer.finish_reason}
+
+
+def kept_choice(lane: Lane, claim: Claim, answer: Completion) -> dict[str, Any] | None:
+    """Give what the ledger keeps of an answer; None: nothing."""
+    keep = keep_text(lane.catalog, claim.profile, default=settings().keep_text)
+    return None if keep == NEVER else openai_choice(answer)
 
 
 def cost_of(model: Model, answer: Completion) -> Decimal | None:

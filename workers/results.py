@@ -76,9 +76,20 @@ class LedgerBackedRedis(RedisBackend):
 def meta_of(fate: Any) -> dict[str, Any]:  # noqa: ANN401 - a Fate; its module loads psycopg
     """Turn a task's fate into Celery's result meta, before exceptions are rebuilt."""
     from workers.completion import completion  # noqa: PLC0415
-    from workers.failure import in_celery_form  # noqa: PLC0415
+    from workers.errors import TextRemovedError  # noqa: PLC0415
+    from workers.failure import in_celery_form, stored  # noqa: PLC0415
 
     meta: dict[str, Any] = {"task_id": str(fate.id), "result": None, "traceback": None, "children": []}
+    if fate.state in ("succeeded", "failed") and (fate.is_text_removed or is_without_attempts(fate)):
+        return {
+            **meta,
+            "status": states.FAILURE,
+            "result": in_celery_form(stored(TextRemovedError(str(fate.id), fate.state))),
+            "date_done": fate.finished_at.isoformat(),
+        }
+    if fate.state == "succeeded" and fate.answer is None:
+        # Its profile keeps no text, and the worker is about to store the result.
+        return {**meta, "status": states.STARTED}
     if fate.state == "succeeded":
         return {
             **meta,
@@ -106,3 +117,8 @@ def meta_of(fate: Any) -> dict[str, Any]:  # noqa: ANN401 - a Fate; its module l
             "date_done": fate.finished_at.isoformat(),
         }
     return {**meta, "status": states.STARTED if fate.state == "running" else states.PENDING}
+
+
+def is_without_attempts(fate: Any) -> bool:  # noqa: ANN401
+    """Tell whether the answer went with its attempt, which was older than attempts are kept."""
+    return fate.state == "succeeded" and fate.model is None

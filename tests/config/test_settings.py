@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -119,3 +120,21 @@ def test_no_part_of_a_password_is_printed_that_was_not_escaped(url: str):
 
     assert "s3cr" not in shown
     assert "et@" not in shown
+
+
+def test_a_time_to_keep_is_a_period_or_nothing():
+    """A text that is kept longer than its owner believes is a breach; so is one taken for `for ever`."""
+    settings = read_settings({"FLEET_KEEP_TEXT": "0", "FLEET_KEEP_ATTEMPTS": "400d"})
+
+    assert settings.keep_text == timedelta(0)
+    assert settings.keep_attempts == timedelta(days=400)
+    assert read_settings({}).keep_attempts is None
+    for name, value in [
+        ("FLEET_KEEP_TEXT", "30"),
+        ("FLEET_KEEP_TEXT", "never"),
+        ("FLEET_KEEP_TEXT", "99999999999d"),
+        ("FLEET_KEEP_ATTEMPTS", "30d"),
+        ("FLEET_KEEP_ATTEMPTS", "0"),
+    ]:
+        with pytest.raises(SettingsError, match=name):
+            read_settings({name: value})

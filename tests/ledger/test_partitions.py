@@ -110,3 +110,20 @@ def test_a_clock_that_was_set_back_hides_no_attempt(db: Connection):
     tasks.queue(db, [a_placement(task.id)], epoch=epoch)
 
     assert tasks.fates(db, [task.id])[0].model == "echo"
+
+
+def test_months_that_are_over_can_be_dropped(db: Connection):
+    """Attempts are removed by the month: it takes no longer for a million of them."""
+    long_ago = datetime.now(UTC) - timedelta(days=200)
+    epoch = leadership.current(db).epoch
+    done = queued(db, long_ago)
+    assert partitions.make_ahead(db, datetime.now(UTC).date())
+    went_early = partitions.drop_before(db, datetime.now(UTC) - timedelta(days=400))
+    while_open = partitions.drop_before(db, datetime.now(UTC) - timedelta(days=100))
+    tasks.cancel(db, [done], epoch=epoch)
+    dropped = partitions.drop_before(db, datetime.now(UTC) - timedelta(days=100))
+
+    assert went_early == while_open == []
+    assert dropped == [f"attempts_{long_ago:%Y_%m}"]
+    assert tasks.fates(db, [done])[0].state == "cancelled"
+    assert partition_of(db, queued(db, datetime.now(UTC))) == f"attempts_{datetime.now(UTC):%Y_%m}"

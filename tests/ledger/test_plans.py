@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from ledger import attempts, tasks
+from ledger import attempts, retention, tasks
 from ledger.connect import Connection, connect
 
 BY_KEY = {
@@ -22,6 +22,9 @@ BY_KEY = {
     "renew": attempts.RENEW,
     "finish": attempts.FINISH,
     "finished": attempts.FINISHED,
+    "texts of": retention.DUE,
+    "remove texts": retention.EMPTY_TASKS,
+    "remove answers": retention.EMPTY_ATTEMPTS,
 }
 """They find their rows by the keys that they are given."""
 
@@ -30,14 +33,15 @@ LATELY = {"recent calls": attempts.RECENT_CALLS, "calls since": attempts.CALLS_S
 
 OPEN = {
     "accept": tasks.ACCEPT,
+    "profiles with text": retention.PROFILES,
     "held": tasks.HELD,
     "unclaimed": tasks.UNCLAIMED,
     "claimed": attempts.CLAIMED,
     "still open": attempts.OPEN,
 }
-"""They read nothing, or all that is open: an index has just that."""
+"""They read nothing, or all that is open: an index has just that. `profiles` reads an entry of its index."""
 
-OF_WHAT_IS_OPEN = re.compile(r"tasks_open|attempts\w*_task_id_number_idx")
+OF_WHAT_IS_OPEN = re.compile(r"tasks_open|tasks_with_text|attempts\w*_task_id_number_idx")
 
 FINISHED = """
     WITH made AS (

@@ -24,6 +24,7 @@ CREATE TABLE tasks (
     accepted_at  timestamptz NOT NULL DEFAULT now(),
     finished_at  timestamptz,
     error        jsonb,
+    text_removed_at timestamptz,
     CONSTRAINT task_state_is_known
         CHECK (state IN ('held', 'queued', 'running', 'succeeded', 'failed', 'cancelled')),
     CONSTRAINT final_task_has_finished_at
@@ -42,6 +43,8 @@ COMMENT ON COLUMN tasks.envelope IS 'what Celery attached to the message: header
 -- Keyed as the tables are, so that whichever index the planner takes, a row is found by its key. Not on
 -- the state: a task that is queued or claimed then changes in place, and no index with it.
 CREATE INDEX tasks_open ON tasks (id) WHERE finished_at IS NULL;
+CREATE INDEX tasks_with_text ON tasks (coalesce(profile, ''), finished_at)
+    WHERE finished_at IS NOT NULL AND text_removed_at IS NULL;
 CREATE INDEX tasks_by_acceptance ON tasks (accepted_at);
 
 CREATE TABLE attempts (
