@@ -15,19 +15,40 @@ from ledger.connect import Connection, jsonb, records
 ACCEPT = """
     WITH leads AS (
         SELECT epoch FROM leadership WHERE epoch = %(epoch)s FOR SHARE
-    ), accepted AS (
-        INSERT INTO tasks (id, state, profile, focus, model, agent, priority, not_before, deadline,
-                           needs, metadata, request, envelope, finished_at, error)
-        SELECT id, CASE WHEN error IS NULL THEN 'held' ELSE 'failed' END, profile, focus, model, agent,
-               priority, not_before, deadline, needs, metadata, request, envelope,
-               CASE WHEN error IS NOT NULL THEN now() END, error
+    ), new AS (
+        SELECT new.*
           FROM leads,
                json_to_recordset(%(new)s)
                AS new (id uuid, profile text, focus text, model text, agent text, priority smallint,
                        not_before timestamptz, deadline timestamptz, needs jsonb, metadata jsonb,
                        request jsonb, envelope jsonb, error jsonb)
+    ), planned AS (
+        SELECT *
+          FROM json_to_recordset(%(placements)s)
+               AS planned (task_id uuid, model text, tier text, queue text, passed_over jsonb,
+                           reserved_usd numeric, reserved_tokens int)
+    ), accepted AS (
+        INSERT INTO tasks (id, state, profile, focus, model, agent, priority, not_before, deadline,
+                           needs, metadata, request, envelope, attempts, finished_at, error)
+        SELECT new.id,
+               CASE WHEN error IS NOT NULL THEN 'failed'
+                    WHEN planned.task_id IS NOT NULL THEN 'queued'
+                    ELSE 'held' END,
+               new.profile, new.focus, new.model, new.agent, new.priority, new.not_before, new.deadline,
+               new.needs, new.metadata, new.request, new.envelope,
+               CASE WHEN planned.task_id IS NULL THEN 0 ELSE 1 END,
+               CASE WHEN error IS NOT NULL THEN now() END, error
+          FROM new
+          LEFT JOIN planned ON planned.task_id = new.id
             ON CONFLICT (id) DO NOTHING
-        RETURNING id, accepted_at
+        RETURNING id, accepted_at, profile, agent
+    ), inserted AS (
+        INSERT INTO attempts (task_id, number, profile, agent, model, tier, queue, epoch, passed_over,
+                              reserved_usd, reserved_tokens, queued_at)
+        SELECT accepted.id, 1, accepted.profile, accepted.agent, planned.model, tier, queue, %(epoch)s,
+               passed_over, reserved_usd, reserved_tokens, accepted_at
+          FROM accepted
+          JOIN planned ON planned.task_id = accepted.id
     )
     SELECT accepted.id, accepted.accepted_at
       FROM leads
@@ -239,8 +260,14 @@ class Fate:
     """Whether retention has removed its texts: the answer, and the words of the error."""
 
 
-def accept(db: Connection, new: Sequence[NewTask], *, epoch: int) -> dict[UUID, datetime]:
+def accept(
+    db: Connection, new: Sequence[NewTask], *, epoch: int, placements: Sequence[Placement] = ()
+) -> dict[UUID, datetime]:
     """Insert tasks; those that are there already stay as they are.
+
+    Args:
+        new: one that brings an error has failed as it arrived.
+        placements: of those that have a model already; their attempts are inserted too.
 
     Returns:
         When each task was accepted, by id, without those that were there already.
@@ -248,7 +275,8 @@ def accept(db: Connection, new: Sequence[NewTask], *, epoch: int) -> dict[UUID, 
     Raises:
         NotLeadingError: nothing was inserted, another dispatcher leads.
     """
-    rows = db.execute(ACCEPT, {"epoch": epoch, "new": records(new)}).fetchall()
+    written = {"epoch": epoch, "new": records(new), "placements": records(placements)}
+    rows = db.execute(ACCEPT, written).fetchall()
     leadership.made_sure(rows, epoch)
     return {task_id: accepted_at for task_id, accepted_at in rows if task_id is not None}
 

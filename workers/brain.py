@@ -5,8 +5,8 @@ One brain at a time: every transaction checks that its epoch still leads.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -31,7 +31,7 @@ from routing.vitals import Vitals
 from workers.callers import tell_cancelled, tell_failed
 from workers.failure import stored
 from workers.inbox import Inbox
-from workers.intake import Accepted, Intake
+from workers.intake import Arrived, Intake, first_attempt, held_form
 from workers.messages import lane_message
 from workers.picture import ended_form, read_slots, read_vitals
 from workers.waiting import let_wait
@@ -44,6 +44,8 @@ LOST_AFTER_S = 15.0
 
 MOST_AT_ONCE = 500
 """Tasks placed by one statement."""
+
+NOTHING = Arrived((), {})
 
 log = structlog.get_logger()
 
@@ -93,30 +95,38 @@ class Brain:
 
     def tick(self, hints: Iterable[str]) -> None:
         """Do all that there is to do now."""
-        accepted = self.intake.accept()
-        self.hold(accepted.held)
+        arrived = self.new_to_me(self.intake.read())
         self.learn(hints)
+        now = datetime.now(UTC)
+        self.hold(held_form(task, now) for task in arrived.usable)
+        self.dispatch(arrived)
         self.expire()
-        self.dispatch()
-        self.settle(accepted)
+        self.settle(arrived)
+
+    def new_to_me(self, arrived: Arrived) -> Arrived:
+        """Leave out the tasks that this brain has already: a message may come twice."""
+        if not arrived.tasks:
+            return arrived
+        mine = self.scheduler.backlog.tasks.keys() | {key[0] for key in self.vitals.under_way}
+        return replace(arrived, tasks={key: each for key, each in arrived.tasks.items() if key not in mine})
 
     def hold(self, rows: Iterable[HeldTask]) -> None:
         now = datetime.now(UTC)
         for row in rows:
             let_wait(self.scheduler, row, now)
 
-    def settle(self, accepted: Accepted) -> None:
+    def settle(self, arrived: Arrived) -> None:
         """Make sure that what was accepted is on disk; only then it leaves Redis.
 
         The dispatch does not wait for this: whoever claims an attempt waits for the disk himself, and so
         for all that was committed before.
         """
-        if not accepted.batches:
+        if not arrived.batches:
             return
         flush(self.db)
-        for batch in accepted.batches:
+        for batch in arrived.batches:
             self.inbox.trim(batch)
-        for task in accepted.unusable:
+        for task in arrived.unusable:
             tell_failed(self.app, EndedTask(task.id, task.envelope), task.error or {})
 
     def learn(self, hints: Iterable[str]) -> None:
@@ -180,43 +190,64 @@ class Brain:
             }
             self.fail(errors)
 
-    def dispatch(self) -> None:
-        """Give each task that need not wait to its model."""
+    def dispatch(self, arrived: Arrived) -> None:
+        """Give each task that need not wait to its model; what has just arrived is written along with it."""
         self.scheduler.look_again_at = None
-        while self.dispatch_batch() == MOST_AT_ONCE:
-            pass
+        while True:
+            now = datetime.now(UTC)
+            placed: dict[UUID, Placement] = {}
+            refused: dict[UUID, dict[str, Any]] = {}
+            for task, decision in self.scheduler.decisions(now):
+                if isinstance(decision, Run):
+                    placed[task.id] = placement(task, decision, now)
+                else:
+                    refused[task.id] = stored(refusal(task.profile, decision.passed_over))
+                if len(placed) + len(refused) == MOST_AT_ONCE:
+                    break
+            queued = self.write(arrived, placed)
+            queued += self.queue([each for each in placed.values() if each.task_id not in arrived.tasks])
+            if queued:
+                self.publish(queued)
+                models = Counter(attempt.model for attempt in queued)
+                log.info("dispatched", tasks=len(queued), to=dict(models))
+            if refused:
+                self.fail(refused)
+            if len(placed) + len(refused) < MOST_AT_ONCE:
+                return
+            arrived = NOTHING
 
-    def dispatch_batch(self) -> int:
-        """Decide on as many tasks as one statement places.
+    def write(self, arrived: Arrived, placed: Mapping[UUID, Placement]) -> list[QueuedAttempt]:
+        """Write what arrived, in the state that was decided for it.
 
         Returns:
-            How many tasks no longer wait.
+            The attempts of those that have a model.
         """
-        now = datetime.now(UTC)
-        placed: list[Placement] = []
-        refused: dict[UUID, dict[str, Any]] = {}
-        for task, decision in self.scheduler.decisions(now):
-            if isinstance(decision, Run):
-                placed.append(placement(task, decision, now))
-            else:
-                refused[task.id] = stored(refusal(task.profile, decision.passed_over))
-            if len(placed) + len(refused) == MOST_AT_ONCE:
-                break
-        if placed:
-            self.place(placed)
-        if refused:
-            self.fail(refused)
-        return len(placed) + len(refused)
+        if not arrived.tasks:
+            return []
+        inserted = self.intake.write(arrived, placed)
+        queued: list[QueuedAttempt] = []
+        for task in arrived.usable:
+            if task.id not in inserted:
+                self.scheduler.backlog.discard(task.id)
+                self.forget(task.id)
+            elif task.id in placed:
+                queued.append(first_attempt(task, placed[task.id]))
+        return queued
 
-    def place(self, placed: Sequence[Placement]) -> None:
-        """Write a batch of decisions, and publish them after the commit."""
-        moved = {attempt.task_id: attempt for attempt in tasks.queue(self.db, placed, epoch=self.epoch)}
+    def queue(self, placed: Sequence[Placement]) -> list[QueuedAttempt]:
+        """Write decisions about tasks that were held.
+
+        Returns:
+            The attempts whose messages can go out now.
+        """
+        if not placed:
+            return []
+        queued = tasks.queue(self.db, placed, epoch=self.epoch)
+        moved = {attempt.task_id for attempt in queued}
         for each in placed:
             if each.task_id not in moved:
                 self.forget(each.task_id)
-        queued = [moved[each.task_id] for each in placed if each.task_id in moved]
-        self.publish(queued)
-        log.info("dispatched", tasks=len(queued), to=dict(Counter(attempt.model for attempt in queued)))
+        return queued
 
     def publish(self, queued: Sequence[QueuedAttempt]) -> None:
         by_queue: dict[str, list[bytes]] = defaultdict(list)

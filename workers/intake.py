@@ -13,12 +13,15 @@ from config.catalog import Catalog
 from config.errors import UnknownNameError
 from ledger import tasks
 from ledger.connect import Connection
-from ledger.tasks import HeldTask, NewTask
+from ledger.tasks import HeldTask, NewTask, Placement, QueuedAttempt
 from workers.call import check_arguments
 from workers.errors import InvalidCallError, UnreadableMessageError
 from workers.failure import stored
 from workers.inbox import Batch, Inbox
 from workers.messages import Message, read_message
+
+MOST_AT_ONCE = 500
+"""Tasks inserted by one statement."""
 
 log = structlog.get_logger()
 
@@ -31,14 +34,22 @@ class Arrival(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """What one reading brought."""
+class Arrived:
+    """What one reading brought; none of it is in the ledger yet."""
 
     batches: Sequence[Batch]
     """What may leave Redis once the rows are on disk."""
-    held: Sequence[HeldTask]
-    unusable: Sequence[NewTask]
-    """The tasks that failed as they arrived."""
+    tasks: Mapping[UUID, Arrival]
+
+    @property
+    def usable(self) -> list[NewTask]:
+        """The tasks that can wait for a model."""
+        return [arrival.task for arrival in self.tasks.values() if arrival.task.error is None]
+
+    @property
+    def unusable(self) -> list[NewTask]:
+        """The tasks that have failed as they arrived."""
+        return [arrival.task for arrival in self.tasks.values() if arrival.task.error is not None]
 
 
 @dataclass
@@ -50,22 +61,25 @@ class Intake:
     catalog: Catalog
     epoch: int
 
-    def accept(self) -> Accepted:
-        """Insert the tasks that arrived; the messages stay in Redis."""
+    def read(self) -> Arrived:
+        """Read the messages that arrived, and leave them in Redis."""
         batches = self.inbox.read()
-        held: list[HeldTask] = []
-        unusable: list[NewTask] = []
-        for batch in batches:
-            read = ((self.new_task(raw), raw) for raw in batch.messages)
-            new = {task.id: Arrival(task, raw) for task, raw in read if task is not None}
-            for task_id, accepted_at in self.insert(list(new.values())).items():
-                task = new[task_id].task
-                if task.error is not None:
-                    unusable.append(task)
-                else:
-                    held.append(held_form(task, accepted_at))
-            log.info("accepted", read=len(batch.messages))
-        return Accepted(batches, held, unusable)
+        read = ((self.new_task(raw), raw) for batch in batches for raw in batch.messages)
+        return Arrived(batches, {task.id: Arrival(task, raw) for task, raw in read if task is not None})
+
+    def write(self, arrived: Arrived, placements: Mapping[UUID, Placement]) -> set[UUID]:
+        """Insert the tasks that arrived, with the attempts of those that have a model already.
+
+        Returns:
+            Those that were inserted; the others were there already, or Postgres cannot keep them.
+        """
+        inserted: set[UUID] = set()
+        arrivals = list(arrived.tasks.values())
+        for start in range(0, len(arrivals), MOST_AT_ONCE):
+            inserted |= self.insert(arrivals[start : start + MOST_AT_ONCE], placements)
+        if arrivals:
+            log.info("accepted", tasks=len(inserted))
+        return inserted
 
     def new_task(self, raw: bytes) -> NewTask | None:
         """Read a message; one that cannot be read is buried, and is None."""
@@ -107,28 +121,26 @@ class Intake:
             metadata=call.metadata,
         )
 
-    def insert(self, new: Sequence[Arrival]) -> dict[UUID, datetime]:
-        """Insert tasks in one statement; one that Postgres cannot keep does not hold up the others.
-
-        Returns:
-            When each task was accepted, without those that were there already or are buried now.
-        """
+    def insert(self, new: Sequence[Arrival], placements: Mapping[UUID, Placement]) -> set[UUID]:
+        """Insert tasks in one statement; one that Postgres cannot keep does not hold up the others."""
         if not new:
-            return {}
+            return set()
+        placed = [placements[each.task.id] for each in new if each.task.id in placements]
         try:
-            return tasks.accept(self.db, [each.task for each in new], epoch=self.epoch)
+            of = [each.task for each in new]
+            return set(tasks.accept(self.db, of, epoch=self.epoch, placements=placed))
         except psycopg.DataError as error:
             if len(new) == 1:
                 why = f"Postgres cannot keep it: {type(error).__name__}"
                 log.warning("buried", why=why, task=str(new[0].task.id))
                 self.inbox.bury(new[0].raw, why)
-                return {}
+                return set()
             half = len(new) // 2
-            return {**self.insert(new[:half]), **self.insert(new[half:])}
+            return self.insert(new[:half], placements) | self.insert(new[half:], placements)
 
 
 def held_form(task: NewTask, accepted_at: datetime) -> HeldTask:
-    """Give the row that the ledger would answer for a task that was accepted just now."""
+    """Give the row that the ledger would answer for a task that is accepted just now."""
     return HeldTask(
         id=task.id,
         profile=task.profile,
@@ -142,3 +154,8 @@ def held_form(task: NewTask, accepted_at: datetime) -> HeldTask:
         accepted_at=accepted_at,
         tried=[],
     )
+
+
+def first_attempt(task: NewTask, placement: Placement) -> QueuedAttempt:
+    """Give what the message of a task's first attempt is made from."""
+    return QueuedAttempt(task.id, 1, task.profile, placement.model, placement.queue, task.envelope)
