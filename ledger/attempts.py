@@ -38,7 +38,7 @@ CLAIM = """
            AND attempts.task_id = ANY (%(task_id)s::uuid[])
            AND attempts.queued_at >= %(since)s
            AND outcome IS NULL
-           AND claimed_at IS NULL
+           AND (claimed_at IS NULL OR (%(again)s AND worker = %(worker)s))
         RETURNING attempts.task_id, attempts.number, attempts.model, attempts.tier, attempts.queued_at,
                   claimed_at
     )
@@ -106,6 +106,35 @@ FINISH = """
      WHERE tasks.id = closed.task_id
     RETURNING closed.task_id, closed.number, closed.finished_at,
               (SELECT count(pg_notify(%(channel)s, ids)) FROM unnest(%(hints)s::text[]) AS hints (ids))
+"""
+
+FINISH_LATE = """
+    WITH late AS (
+        SELECT *
+          FROM json_to_recordset(%(ends)s)
+               AS late (task_id uuid, number smallint, outcome text, prompt_tokens int, cached_tokens int,
+                        completion_tokens int, cost_usd numeric, first_token_s real)
+    ), noted AS (
+        UPDATE attempts
+           SET prompt_tokens = late.prompt_tokens,
+               cached_tokens = late.cached_tokens,
+               completion_tokens = late.completion_tokens,
+               cost_usd = late.cost_usd,
+               first_token_s = late.first_token_s
+          FROM late
+         WHERE attempts.task_id = late.task_id
+           AND attempts.number = late.number
+           AND attempts.task_id = ANY (ARRAY(SELECT task_id FROM late))
+           AND attempts.queued_at >= %(since)s
+           AND attempts.outcome IN ('lost', 'cancelled')
+           AND attempts.claimed_at IS NOT NULL
+        RETURNING attempts.task_id, attempts.number
+    )
+    SELECT late.task_id, late.number, CASE WHEN attempts.outcome = late.outcome THEN attempts.finished_at END
+      FROM late
+      JOIN attempts ON attempts.task_id = late.task_id AND attempts.number = late.number
+     WHERE attempts.task_id = ANY (ARRAY(SELECT task_id FROM late))
+       AND attempts.queued_at >= %(since)s
 """
 
 OPEN = """
@@ -231,8 +260,17 @@ Key = tuple[UUID, int]
 """(task id, number of the attempt)"""
 
 
-def claim(db: Connection, keys: Sequence[Key], *, worker: str, lease_s: float) -> dict[Key, Claim]:
+def claim(
+    db: Connection, keys: Sequence[Key], *, worker: str, lease_s: float, again: bool = False
+) -> dict[Key, Claim]:
     """Make attempts this worker's own, if nobody has them yet.
+
+    Args:
+        db: the worker's.
+        keys: of the attempts.
+        worker: its name.
+        lease_s: how long they are its own without another sign of life.
+        again: the answer to the same claim was lost with the connection; it may have been written.
 
     Returns:
         What to run, by key. An attempt that was claimed before, cancelled or never planned is not
@@ -240,7 +278,7 @@ def claim(db: Connection, keys: Sequence[Key], *, worker: str, lease_s: float) -
     """
     claims: dict[Key, Claim] = {}
     for since, asked in lately_then_ever(keys, claims):
-        lease = {"worker": worker, "lease_s": lease_s}
+        lease = {"worker": worker, "lease_s": lease_s, "again": again}
         with db.cursor(row_factory=class_row(Claim)) as cursor:
             rows = cursor.execute(CLAIM, {**columns_of(asked), **lease, "since": since})
             claims |= {(row.task_id, row.number): row for row in rows}
@@ -270,8 +308,11 @@ def renew(db: Connection, keys: Sequence[Key], *, lease_s: float) -> None:
 def finish(db: Connection, ends: Sequence[Finish]) -> dict[Key, datetime]:
     """Record how attempts ended and what becomes of their tasks; of each, both or nothing.
 
+    An attempt that was counted as lost, or cancelled, while its worker went on gets the tokens and the cost
+    that it really had; neither its outcome nor its task changes.
+
     Returns:
-        When each ended, by key. An attempt that had ended before is not there; nothing of it changed.
+        When each ended, by key. An attempt that had ended otherwise before is not there.
     """
     by_key = {(end.task_id, end.number): end for end in ends}
     finished: dict[Key, datetime] = {}
@@ -284,7 +325,23 @@ def finish(db: Connection, ends: Sequence[Finish]) -> dict[Key, datetime]:
         }
         rows = db.execute(FINISH, written).fetchall()
         finished |= {(task_id, number): finished_at for task_id, number, finished_at, _ in rows}
-    return finished
+    late = [end for key, end in by_key.items() if key not in finished]
+    return finished | finish_late(db, late) if late else finished
+
+
+def finish_late(db: Connection, ends: Sequence[Finish]) -> dict[Key, datetime]:
+    """Write down what attempts cost that had ended without their worker.
+
+    Returns:
+        When those had ended that had ended so: this is then the second time that it is written.
+    """
+    by_key = {(end.task_id, end.number): end for end in ends}
+    found: dict[Key, datetime | None] = {}
+    for since, keys in lately_then_ever(list(by_key), found):
+        written = {"ends": records(by_key[key] for key in keys), "since": since}
+        rows = db.execute(FINISH_LATE, written).fetchall()
+        found |= {(task_id, number): finished_at for task_id, number, finished_at in rows}
+    return {key: finished_at for key, finished_at in found.items() if finished_at is not None}
 
 
 def lately_then_ever(keys: Sequence[Key], found: Container[Key]) -> Iterator[tuple[datetime, Sequence[Key]]]:

@@ -131,17 +131,19 @@ FAIL = """
 
 CANCEL_ATTEMPTS = """
     UPDATE attempts
-       SET outcome = 'cancelled', finished_at = now(), cost_usd = 0
+       SET outcome = 'cancelled',
+           finished_at = clock_timestamp(),
+           cost_usd = CASE WHEN claimed_at IS NULL THEN 0
+                           WHEN tier <> 'paid' OR reserved_usd > 0 THEN reserved_usd END
      WHERE task_id = ANY (%(ids)s)
        AND outcome IS NULL
-       AND claimed_at IS NULL
 """
 
 CANCEL = """
     UPDATE tasks
-       SET state = 'cancelled', finished_at = now()
+       SET state = 'cancelled', finished_at = clock_timestamp()
      WHERE id = ANY (%(ids)s)
-       AND state IN ('held', 'queued')
+       AND state IN ('held', 'queued', 'running')
     RETURNING id, envelope
 """
 
@@ -328,7 +330,9 @@ def fail(db: Connection, errors: dict[UUID, dict[str, Any]], *, epoch: int) -> l
 
 
 def cancel(db: Connection, ids: Sequence[UUID], *, epoch: int) -> list[EndedTask]:
-    """Cancel the tasks that no worker has begun.
+    """Cancel the tasks that have not ended, with the attempts that they have.
+
+    What runs counts at its reserved cost, until its worker, which looks for this, tells what it was.
 
     Returns:
         Those that it cancelled, in no order.

@@ -34,6 +34,7 @@ from workers.inbox import Inbox
 from workers.intake import Arrived, Intake, first_attempt, held_form
 from workers.messages import lane_message
 from workers.picture import ended_form, read_slots, read_vitals
+from workers.sweep import Sweep
 from workers.waiting import let_wait
 
 POLL_S = 1.0
@@ -66,6 +67,7 @@ class Brain:
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler(self.catalog)
+        self.sweep = Sweep(self.db, self.epoch)
         self.intake = Intake(self.db, self.inbox, self.catalog, self.epoch)
 
     def rebuild(self) -> None:
@@ -97,6 +99,7 @@ class Brain:
         """Do all that there is to do now."""
         arrived = self.new_to_me(self.intake.read())
         self.learn(hints)
+        self.take_back()
         now = datetime.now(UTC)
         self.hold(held_form(task, now) for task in arrived.usable)
         self.dispatch(arrived)
@@ -168,6 +171,19 @@ class Brain:
         if lost:
             self.publish(lost)
             log.warning("published_again", attempts=len(lost))
+
+    def take_back(self) -> None:
+        """Let the tasks wait again whose workers died with them."""
+        lost, failed = self.sweep.look()
+        if not lost:
+            return
+        for row in attempts.finished(self.db, [(each.task_id, each.number) for each in lost]):
+            self.vitals.ended((row.task_id, row.number), ended_form(row))
+        self.hold(tasks.held(self.db, [each.task_id for each in lost]))
+        flush(self.db)
+        for task, error in failed:
+            tell_failed(self.app, task, error)
+            log.warning("refused", task=str(task.id), error=error["type"])
 
     def look_at_workers(self) -> None:
         slots = read_slots(self.db)

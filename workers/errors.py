@@ -10,8 +10,11 @@ FleetError
 ├── UnknownTaskError         no task, or more than one, has that id
 ├── TextRemovedError         a result is asked for whose text is no longer kept
 ├── FleetIsUpError           somebody keeps the fleet of this home up already
+├── WorkersDiedError         a task was lost with its worker, again and again
 └── NotThereError            a server, a port or a program that is needed cannot be used
 """
+
+from collections.abc import Sequence
 
 
 class FleetError(Exception):
@@ -110,6 +113,21 @@ class FleetIsUpError(FleetError):
         return (
             f"the fleet of {self.home} is up already (pid {self.pid}); `fleet status` shows it, `fleet down` "
             "ends it, and another FLEET_HOME makes another fleet"
+        )
+
+
+class WorkersDiedError(FleetError):
+    """A task was lost with its worker, again and again, and is not tried once more."""
+
+    def __init__(self, deaths: Sequence[Sequence[str]]) -> None:
+        super().__init__(deaths)
+        self.deaths = deaths
+
+    def __str__(self) -> str:
+        seen = ", ".join(f"{worker} (silent since its lease ended {at})" for worker, at in self.deaths)
+        return (
+            f"{len(self.deaths)} workers died or fell silent while they ran this task: {seen}; it is not "
+            "tried again: look into their logs and at the memory of their hosts, then enqueue it again"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from ledger import attempts, retention, tasks
+from ledger import attempts, retention, tasks, unfinished
 from ledger.connect import Connection, connect
 
 BY_KEY = {
@@ -21,7 +21,10 @@ BY_KEY = {
     "spent": attempts.SPENT,
     "renew": attempts.RENEW,
     "finish": attempts.FINISH,
+    "finish late": attempts.FINISH_LATE,
     "finished": attempts.FINISHED,
+    "release": unfinished.RELEASE,
+    "hand back": unfinished.HAND_BACK,
     "texts of": retention.DUE,
     "remove texts": retention.EMPTY_TASKS,
     "remove answers": retention.EMPTY_ATTEMPTS,
@@ -38,6 +41,8 @@ OPEN = {
     "unclaimed": tasks.UNCLAIMED,
     "claimed": attempts.CLAIMED,
     "still open": attempts.OPEN,
+    "any expired": unfinished.ANY_EXPIRED,
+    "lose": unfinished.LOSE,
 }
 """They read nothing, or all that is open: an index has just that. `profiles` reads an entry of its index."""
 

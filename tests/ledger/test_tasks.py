@@ -192,14 +192,6 @@ def test_a_cancelled_task_is_not_claimed(db: Connection, epoch: int):
     assert attempts.still_open(db) == []
 
 
-def test_a_running_task_is_not_cancelled_behind_its_workers_back(db: Connection, epoch: int):
-    """The answer that is on its way has a price; its task must not be final before it."""
-    task_id = claimed(db, epoch)
-
-    assert tasks.cancel(db, [task_id], epoch=epoch) == []
-    assert tasks.fates(db, [task_id])[0].state == "running"
-
-
 def test_a_cancelled_task_is_not_queued(db: Connection, epoch: int):
     """The brain's memory may be a moment behind the ledger."""
     task = a_task()

@@ -1,16 +1,11 @@
 """The brain's tick and the lane's run, in one process, on a real Redis and a real Postgres."""
 
-import json
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 from celery import Celery
 from celery.app.task import Context
@@ -18,87 +13,16 @@ from celery.exceptions import Ignore
 from redis import Redis
 
 from config.budgets import Budget
-from config.catalog import Catalog, load_catalog
-from config.settings import Settings, read_settings
-from ledger import attempts, leadership, tasks, usage
-from ledger.connect import Connection, connect
+from ledger import attempts, tasks, usage
+from ledger.connect import Connection
 from ledger.errors import NotLeadingError
-from ledger.tasks import Fate
 from routing.plan import Wait
 from tests.routing.made import a_task
-from workers import lane as lanes
-from workers.app import make_app
+from tests.workers.made import fate_of, next_epoch, next_request, send, wait_for_presence
 from workers.brain import Brain
 from workers.engines.base import Completion, Request
 from workers.engines.errors import BadRequestError, EngineError, ModelGoneError, RateLimitedError
-from workers.inbox import Inbox
 from workers.lane import Lane, run_attempt
-
-CATALOG = Path(__file__).parents[1] / "catalogs/echo"
-LEASE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return load_catalog(CATALOG)
-
-
-@pytest.fixture
-def settings(redis_url: str, db_url: str) -> Settings:
-    return read_settings({"FLEET_REDIS_URL": redis_url, "FLEET_DATABASE_URL": db_url})
-
-
-@pytest.fixture
-def app(settings: Settings) -> Celery:
-    return make_app(settings)
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
-
-
-@pytest.fixture
-def brain(db: Connection, redis: Redis, app: Celery, catalog: Catalog) -> Brain:
-    epoch = leadership.take(db, "test", LEASE_S)
-    assert epoch is not None
-    return Brain(db, redis, app, catalog, epoch, Inbox(redis, "dispatch"))
-
-
-@pytest.fixture
-def lane(db_url: str, catalog: Catalog) -> Iterator[Lane]:
-    slots = {"echo.echo": 2, "echo.parrot": 2, "echo.scarce": 8, "echo.toll": 200, "mlx.absent": 1}
-    opened = Lane(db_url, catalog, "worker@test", slots)
-    lanes.open_lane = opened
-    yield opened
-    lanes.open_lane = None
-    opened.close()
-
-
-def send(app: Celery, prompt: Any = "hello", **kwargs: Any) -> UUID:
-    return UUID(app.send_task("complete", [prompt], {"profile": "social", **kwargs}, queue="dispatch").id)
-
-
-def wait_for_presence(brain: Brain) -> None:
-    for _ in range(500):
-        brain.look_at_workers()
-        if brain.vitals.slots:
-            return
-        time.sleep(0.01)
-    pytest.fail("the lane did not show itself")
-
-
-def next_request(redis: Redis, queue: str) -> Context:
-    """Take a message off a lane, as Celery would."""
-    raw = redis.rpop(queue)
-    assert isinstance(raw, bytes), f"nothing on {queue}"
-    message = json.loads(raw)
-    return Context({**message["headers"], "delivery_info": message["properties"]["delivery_info"]})
-
-
-def fate_of(db: Connection, task_id: UUID) -> Fate:
-    return tasks.fates(db, [task_id])[0]
 
 
 def test_a_task_walks_through_brain_and_lane(
@@ -352,15 +276,6 @@ def test_a_lane_keeps_its_leases_fresh(lane: Lane, brain: Brain, app: Celery, re
             break
 
     assert row == (True,)
-
-
-def next_epoch(brain: Brain) -> int:
-    """Let another dispatcher take over."""
-    with psycopg.connect(brain.db.info.dsn, autocommit=True) as other:
-        leadership.resign(other, brain.epoch)
-        epoch = leadership.take(other, "another", LEASE_S)
-    assert epoch is not None
-    return epoch
 
 
 class Scripted:

@@ -1,0 +1,59 @@
+"""A brain and a lane in the test's own process, on a real Redis and a real Postgres."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from config.catalog import Catalog, load_catalog
+from config.settings import Settings, read_settings
+from ledger import leadership
+from ledger.connect import Connection, connect
+from tests.workers.made import LEASE_S
+from workers import lane as lanes
+from workers.app import make_app
+from workers.brain import Brain
+from workers.inbox import Inbox
+from workers.lane import Lane
+
+CATALOG = Path(__file__).parents[1] / "catalogs/echo"
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return load_catalog(CATALOG)
+
+
+@pytest.fixture
+def settings(redis_url: str, db_url: str) -> Settings:
+    return read_settings({"FLEET_REDIS_URL": redis_url, "FLEET_DATABASE_URL": db_url})
+
+
+@pytest.fixture
+def app(settings: Settings) -> Celery:
+    return make_app(settings)
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Connection]:
+    with connect(db_url, name="test") as connection:
+        yield connection
+
+
+@pytest.fixture
+def brain(db: Connection, redis: Redis, app: Celery, catalog: Catalog) -> Brain:
+    epoch = leadership.take(db, "test", LEASE_S)
+    assert epoch is not None
+    return Brain(db, redis, app, catalog, epoch, Inbox(redis, "dispatch"))
+
+
+@pytest.fixture
+def lane(db_url: str, catalog: Catalog) -> Iterator[Lane]:
+    slots = {"echo.echo": 2, "echo.parrot": 2, "echo.scarce": 8, "echo.toll": 200, "mlx.absent": 1}
+    opened = Lane(db_url, catalog, "worker@test", slots)
+    lanes.open_lane = opened
+    yield opened
+    lanes.open_lane = None
+    opened.close()
