@@ -69,6 +69,7 @@ RENEW = """
        AND attempts.task_id = ANY (%(task_id)s::uuid[])
        AND attempts.queued_at >= %(since)s
        AND outcome IS NULL
+       AND claimed_at IS NOT NULL
     RETURNING attempts.task_id, attempts.number
 """
 

@@ -13,6 +13,15 @@ Connection = psycopg.Connection[TupleRow]
 
 CONNECT_TIMEOUT_S = 5
 
+NOTICE_SILENCE: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""A server on another host that falls silent (a cable, a firewall) is noticed within half a minute. Linux's
+own limits are two hours; systems that do not know tcp_user_timeout ignore it."""
+
 DURABLE = "-c synchronous_commit=on"
 """Whatever the server's default is: a claim that returned must survive a crash."""
 
@@ -41,6 +50,7 @@ def connect(database_url: str, *, name: str, by_key: bool = False) -> Connection
         database_url,
         autocommit=True,
         connect_timeout=CONNECT_TIMEOUT_S,
+        **NOTICE_SILENCE,
         application_name=f"fleet {name}",
         options=f"{DURABLE} {BY_KEY}" if by_key else DURABLE,
     )

@@ -78,7 +78,7 @@ HAND_BACK = """
            AND attempts.task_id = ANY (%(task_id)s::uuid[])
            AND attempts.queued_at >= %(since)s
            AND outcome IS NULL
-           AND (worker IS NULL OR worker = %(worker)s)
+           AND worker IS NOT DISTINCT FROM %(worker)s
         RETURNING attempts.task_id, attempts.number
     )
     UPDATE tasks
@@ -143,11 +143,17 @@ def lose(
     return lost, [(task, error) for task, error in ended if error is not None]
 
 
-def hand_back(db: Connection, keys: Sequence[Key], *, worker: str, error: dict[str, Any]) -> set[Key]:
+def hand_back(db: Connection, keys: Sequence[Key], *, worker: str | None, error: dict[str, Any]) -> set[Key]:
     """End attempts that a worker will not run, or not to their end; their tasks are held again.
 
+    Args:
+        db: the worker's.
+        keys: of the attempts.
+        worker: that has claimed them; None: those that nobody has.
+        error: why, for the books.
+
     Returns:
-        Those that it ended: not one that has ended, nor one that another worker has claimed.
+        Those that it ended; one that has ended, or that another worker has, is not among them.
     """
     ended: set[Key] = set()
     why = {"worker": worker, "error": jsonb(error), "channel": CHANNEL}

@@ -283,7 +283,7 @@ class Brain:
             log.warning("refused", task=str(ended.id), error=errors[ended.id]["type"])
 
     def cancel(self, ids: Sequence[UUID]) -> None:
-        """Cancel the tasks that no worker has begun, and tell their callers."""
+        """Cancel the tasks that have not ended, and tell their callers; workers look for it."""
         cancelled = tasks.cancel(self.db, ids, epoch=self.epoch)
         flush(self.db)
         for ended in cancelled:

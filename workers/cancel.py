@@ -1,4 +1,4 @@
-"""`fleet cancel`: take back a task that no worker has begun."""
+"""`fleet cancel`: take back a task that has not ended."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,16 @@ from workers.reading import silent
 LOOK_S = 0.1
 """How often the ledger is asked what has become of it."""
 
+OPEN = ("held", "queued", "running")
+
 ENDED = ("succeeded", "failed", "cancelled")
+
+AFTER = {
+    "held": "cancelled; no worker had begun it",
+    "queued": "cancelled; no worker had begun it",
+    "running": "cancelled; the worker that runs it breaks it off, and it counts at its reserved cost",
+}
+"""What to say of a task that was cancelled, by the state in which it was."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ def cancel(db: Connection, settings: Settings, asked: str, timeout_s: float) -> 
     """
     task_id = find_task(db, asked)
     state = usage.state(db, task_id) or "gone"
-    if state in ENDED or state == "running":
+    if state in ENDED:
         return Cancelled(task_id, state, is_cancelled=False, text=too_late(state))
     if not leadership.current(db).is_alive:
         raise NotThereError(
@@ -49,12 +58,13 @@ def cancel(db: Connection, settings: Settings, asked: str, timeout_s: float) -> 
         )
     revoke(settings, task_id)
     end = time.monotonic() + timeout_s
-    while state in ("held", "queued") and time.monotonic() < end:
+    before = state
+    while state in OPEN and time.monotonic() < end:
         time.sleep(LOOK_S)
-        state = usage.state(db, task_id) or "gone"
+        before, state = state, usage.state(db, task_id) or "gone"
     if state == "cancelled":
-        return Cancelled(task_id, state, is_cancelled=True, text="cancelled; no worker had begun it")
-    if state in ("held", "queued"):
+        return Cancelled(task_id, state, is_cancelled=True, text=AFTER[before])
+    if state in OPEN:
         text = f"it is still {state} after {timeout_s:g} s; the dispatcher did not act, see `fleet status`"
         return Cancelled(task_id, state, is_cancelled=False, text=text)
     return Cancelled(task_id, state, is_cancelled=False, text=too_late(state))
@@ -72,6 +82,4 @@ def revoke(settings: Settings, task_id: UUID) -> None:
 
 def too_late(state: str) -> str:
     """Say why a task cannot be cancelled any more."""
-    if state == "running":
-        return "a worker runs it, and this version cannot interrupt an attempt; its result will come"
     return f"it has ended already: {state}"

@@ -1,6 +1,6 @@
 """The dispatcher process: any number may run, one is the brain, the others wait.
 
-It is not a Celery worker, but it hears Celery's remote control: `revoke` for tasks that no worker has.
+It is not a Celery worker, but it hears Celery's remote control: `revoke`.
 """
 
 import os
@@ -154,7 +154,7 @@ class Dispatcher:
             except ValueError:
                 log.info("revoke_ignored", task=one, why="none of ours: not a uuid")
         self.wake()
-        return {"ok": "the tasks that wait are cancelled"}
+        return {"ok": "the tasks that have not ended are cancelled"}
 
 
 def on_control(node: Any, body: dict[str, Any], message: object) -> None:  # noqa: ANN401 - kombu has no types

@@ -11,6 +11,7 @@ FleetError
 ├── TextRemovedError         a result is asked for whose text is no longer kept
 ├── FleetIsUpError           somebody keeps the fleet of this home up already
 ├── WorkersDiedError         a task was lost with its worker, again and again
+├── WorkerStoppedError       a worker was stopped before it could answer
 └── NotThereError            a server, a port or a program that is needed cannot be used
 """
 
@@ -129,6 +130,17 @@ class WorkersDiedError(FleetError):
             f"{len(self.deaths)} workers died or fell silent while they ran this task: {seen}; it is not "
             "tried again: look into their logs and at the memory of their hosts, then enqueue it again"
         )
+
+
+class WorkerStoppedError(FleetError):
+    """A worker was stopped before it could answer; the task goes on elsewhere."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(worker)
+        self.worker = worker
+
+    def __str__(self) -> str:
+        return f"{self.worker} was stopped before it could answer; the task goes on elsewhere"
 
 
 class NotThereError(FleetError):

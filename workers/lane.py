@@ -1,13 +1,12 @@
 """The lane: claim -> run -> record, the same for every engine."""
 
-import os
-import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from threading import BoundedSemaphore, Event, Lock, Thread
+from threading import Event, Lock
 from typing import Any
 from uuid import UUID
 
@@ -20,26 +19,35 @@ from config.catalog import Catalog
 from config.models import Model
 from config.profiles import Expect
 from config.settings import settings
-from ledger import attempts, workers
+from ledger import attempts, unfinished
 from ledger.attempts import Claim, Finish, Key
-from ledger.connect import Connection, connect
+from ledger.connect import Connection
 from ledger.tasks import Fate
 from routing.plan import output_tokens
 from routing.price import cost_usd
+from workers.alive import LEASE_S, Alive
 from workers.batcher import Batcher
 from workers.completion import completion
 from workers.engines import make_engine
 from workers.engines.base import Completion, Engine, Request
-from workers.engines.errors import AnswerRejectedError, EngineError
+from workers.engines.errors import AnswerRejectedError, CancelledError, EngineError
+from workers.errors import WorkerStoppedError
 from workers.failure import printable, stored
+from workers.gate import Gate
 from workers.messages import ATTEMPT_HEADER
+from workers.reconnecting import Reconnecting
 from workers.retention import NEVER, keep_text
 
-LEASE_S = 30.0
-"""How long an attempt stays this worker's without another sign of life."""
+BREAK_OFF_S = 5.0
+"""How long an engine may take to stop once nobody wants its answer."""
 
-BEAT_S = 2.0
-"""How often the worker shows that it is there, and renews its leases."""
+GOODBYE_S = 1.0
+"""How long telling the brain that the worker leaves may take."""
+
+LOOK_AGAIN_S = 0.05
+
+Return = tuple[Key, bool]
+"""(attempt, whether this worker has begun it)"""
 
 log = structlog.get_logger()
 
@@ -54,28 +62,65 @@ class Lane:
     slots: Mapping[str, int]
     """Attempts it can run at once, by queue."""
     engines: dict[str, Engine] = field(default_factory=dict[str, Engine])
-    running: set[Key] = field(default_factory=set[Key])
+    running: dict[Key, Event] = field(default_factory=dict[Key, Event])
+    """What it runs; set: nobody wants the answer any more."""
     leaving: Event = field(default_factory=Event)
+    """Set: it begins nothing any more."""
     closing: Event = field(default_factory=Event)
-    wake: Event = field(default_factory=Event)
+    """Set: it waits for nobody any more."""
     loading: Lock = field(default_factory=Lock)
+    is_hurried: bool = False
+    """What runs is not given the time to end."""
 
     def __post_init__(self) -> None:
-        self.gates = {queue: BoundedSemaphore(slots) for queue, slots in self.slots.items()}
+        self.gates = {queue: Gate(slots) for queue, slots in self.slots.items()}
         self.claims_db = Reconnecting(self.database_url, "claims")
         self.ends_db = Reconnecting(self.database_url, "ends")
+        self.returns_db = Reconnecting(self.database_url, "returns")
         self.claims = Batcher(self.claim_all)
         self.ends = Batcher(self.finish_all)
-        self.beat = Thread(target=self.keep_alive, name="presence", daemon=True)
-        self.beat.start()
+        self.returns = Batcher(self.return_all)
+        self.alive = Alive(self.database_url, self.worker, self.slots, self.running)
 
     def claim_all(self, keys: Sequence[Key]) -> list[Claim | None]:
-        claimed = attempts.claim(self.claims_db.get(), keys, worker=self.worker, lease_s=LEASE_S)
+        """Claim attempts; while Postgres is away they wait, until the worker leaves."""
+
+        def claim(db: Connection, is_again: bool) -> dict[Key, Claim]:  # noqa: FBT001 - as `insist` calls it
+            return attempts.claim(db, keys, worker=self.worker, lease_s=LEASE_S, again=is_again)
+
+        claimed = self.claims_db.insist(claim, self.leaving)
         return [claimed.get(key) for key in keys]
 
     def finish_all(self, ends: Sequence[Finish]) -> list[datetime | None]:
-        finished = attempts.finish(self.ends_db.get(), ends)
+        """Record how attempts ended; while Postgres is away, the answers are kept here."""
+        finished = self.ends_db.insist(lambda db, _: attempts.finish(db, ends), self.closing)
         return [finished.get((end.task_id, end.number)) for end in ends]
+
+    def return_all(self, returns: Sequence[Return]) -> list[bool]:
+        """Let the brain plan anew what this worker does not run, or not to its end.
+
+        Returns:
+            Whether each was this worker's to return.
+        """
+        error = stored(WorkerStoppedError(self.worker))
+        returned: set[Key] = set()
+        for worker in (self.worker, None):
+            keys = [key for key, is_begun in returns if is_begun == (worker is not None)]
+            returned |= self.returns_db.insist(
+                lambda db, _, keys=keys, worker=worker: unfinished.hand_back(
+                    db, keys, worker=worker, error=error
+                ),
+                self.closing,
+            )
+        return [key in returned for key, _ in returns]
+
+    def give_back(self, key: Key, *, is_begun: bool) -> None:
+        """Hand an attempt back to the brain; if Postgres does not come back in time, the sweep finds it."""
+        if self.leaving.is_set():
+            self.alive.gone.wait(GOODBYE_S)  # or the brain would send it here again
+        with suppress(psycopg.OperationalError):
+            if self.returns((key, is_begun)):
+                log.info("handed_back", task=str(key[0]), attempt=key[1], begun=is_begun)
 
     def engine_for(self, model: Model) -> Engine:
         """Load a model at its first use."""
@@ -87,78 +132,57 @@ class Lane:
                 log.info("loaded", model=model.name, took_s=round(time.monotonic() - began, 2))
             return self.engines[model.name]
 
-    def keep_alive(self) -> None:
-        """Keep the worker's row fresh until it leaves, and its leases as long as anything runs."""
-        db = Reconnecting(self.database_url, "presence")
-        is_shown, is_last = False, False
-        while not is_last:
-            is_last = self.closing.is_set()
-            try:
-                is_shown = self.show(db.get(), is_shown=is_shown)
-                attempts.renew(db.get(), list(self.running), lease_s=LEASE_S)
-            except psycopg.Error as error:
-                log.warning("presence_not_recorded", error=type(error).__name__)
-            if not is_last:
-                self.wake.wait(BEAT_S)
-                self.wake.clear()
-        db.close()
-
-    def show(self, db: Connection, *, is_shown: bool) -> bool:
-        """Write or remove the worker's row, and tell the brain when that changes something.
-
-        Returns:
-            Whether the row is there now.
-        """
-        is_leaving = self.leaving.is_set()
-        if not is_leaving:
-            host, pid = socket.gethostname(), os.getpid()
-            workers.seen(db, name=self.worker, host=host, pid=pid, slots=dict(self.slots))
-        elif is_shown:
-            workers.left(db, self.worker)
-        if is_shown == is_leaving:
-            workers.notify(db)
-        return not is_leaving
+    def begin(self, key: Key) -> Event | None:
+        """Count an attempt among those that run here; None: it is there already."""
+        called_off = Event()
+        return called_off if self.running.setdefault(key, called_off) is called_off else None
 
     def leave(self) -> None:
-        """Say goodbye: the brain sends no more, while what runs goes on to its end."""
+        """Say goodbye: the brain sends no more, and what waits here is handed back."""
         self.leaving.set()
-        self.wake.set()
+        self.alive.leave()
+        for gate in self.gates.values():
+            gate.shut()
+
+    def drain(self, finish_s: float, break_off_s: float = BREAK_OFF_S) -> bool:
+        """Let what runs come to its end; then break it off, and hand it back.
+
+        Args:
+            finish_s: how long it may take to its end; nothing once the worker is hurried.
+            break_off_s: how long an engine may take to notice.
+
+        Returns:
+            Whether all engines have stopped. What one goes on with is handed back all the same.
+        """
+        self.leave()
+        wait_until(lambda: not self.running or self.is_hurried, finish_s)
+        for called_off in list(self.running.values()):
+            called_off.set()
+        wait_until(lambda: not self.running, break_off_s)
+        stuck = list(self.running)
+        self.closing.set()
+        for key in stuck:
+            self.give_back(key, is_begun=True)
+        wait_until(lambda: not self.running, LOOK_AGAIN_S * len(stuck))
+        return not self.running
 
     def close(self) -> None:
         """Free the models; nothing runs any more."""
-        self.leaving.set()
+        self.leave()
         self.closing.set()
-        self.wake.set()
-        self.beat.join()
-        self.claims_db.close()
-        self.ends_db.close()
+        self.alive.close()
+        for db in (self.claims_db, self.ends_db, self.returns_db):
+            db.close()
         for engine in self.engines.values():
             engine.close()
         self.engines.clear()
 
 
-class Reconnecting:
-    """A connection that one thread uses, opened again after it broke."""
-
-    def __init__(self, database_url: str, name: str) -> None:
-        self.database_url = database_url
-        self.name = name
-        self.db: Connection | None = None
-
-    def get(self) -> Connection:
-        """Give a connection that works, as far as is known.
-
-        Raises:
-            psycopg.OperationalError: no server answers.
-        """
-        if self.db is None or self.db.closed:
-            self.db = connect(self.database_url, name=self.name, by_key=True)
-        return self.db
-
-    def close(self) -> None:
-        """Close it, if it is open."""
-        if self.db is not None:
-            self.db.close()
+def wait_until(is_so: Callable[[], bool], limit_s: float) -> None:
+    """Wait until something is so, or for so long."""
+    end = time.monotonic() + limit_s
+    while not is_so() and time.monotonic() < end:
+        time.sleep(LOOK_AGAIN_S)
 
 
 open_lane: Lane | None = None
@@ -192,16 +216,34 @@ def run_attempt(request: Context) -> dict[str, Any]:
     lane = the_lane()
     key = attempt_key(request)
     # Celery's threads are shared by all queues of this worker; the gate keeps each queue to its slots.
-    with lane.gates[queue_of(request)]:
+    gate = lane.gates[queue_of(request)]
+    if not gate.enter():
+        lane.give_back(key, is_begun=False)
+        raise Ignore
+    try:
+        return claim_and_run(lane, key)
+    finally:
+        gate.leave()
+
+
+def claim_and_run(lane: Lane, key: Key) -> dict[str, Any]:
+    called_off = lane.begin(key)
+    if called_off is None:
+        log.info("dropped", task=str(key[0]), attempt=key[1], why="it runs here already")
+        raise Ignore
+    try:
         claim = lane.claims(key)
         if claim is None:
             log.info("dropped", task=str(key[0]), attempt=key[1], why="claimed before, cancelled or unknown")
             raise Ignore
-        lane.running.add(key)
-        try:
-            return run(lane, claim)
-        finally:
-            lane.running.discard(key)
+        return run(lane, claim, called_off)
+    except psycopg.OperationalError as error:
+        # The worker stops while Postgres is away. The brain publishes again what nobody claimed, and counts
+        # as lost what nobody finishes.
+        log.warning("abandoned", task=str(key[0]), attempt=key[1], error=type(error).__name__)
+        raise Ignore from error
+    finally:
+        del lane.running[key]
 
 
 def queue_of(request: Context) -> str:
@@ -224,13 +266,16 @@ def attempt_key(request: Context) -> Key:
     return UUID(request.id), number
 
 
-def run(lane: Lane, claim: Claim) -> dict[str, Any]:
+def run(lane: Lane, claim: Claim, called_off: Event) -> dict[str, Any]:
     model = lane.catalog.model(claim.model)
     failure: Exception
     try:
         answer = lane.engine_for(model).generate(
-            engine_request(model, claim.request), on_token=ignore_token, cancelled=never
+            engine_request(model, claim.request), on_token=ignore_token, cancelled=called_off.is_set
         )
+    except CancelledError as error:
+        break_off(lane, claim)
+        raise Ignore from error
     except EngineError as error:
         failure, next_state = error, "failed" if error.again == "nobody" else "held"
     except Exception as error:  # noqa: BLE001 - a bug: recorded here, then raised again
@@ -257,6 +302,12 @@ def run(lane: Lane, claim: Claim) -> dict[str, Any]:
     if next_state == "held":
         raise Ignore from failure
     raise failure
+
+
+def break_off(lane: Lane, claim: Claim) -> None:
+    """Leave an attempt that the engine did not end: the brain has ended it, or this worker is stopping."""
+    log.info("broken_off", task=str(claim.task_id), attempt=claim.number)
+    lane.give_back((claim.task_id, claim.number), is_begun=True)
 
 
 def record_answer(lane: Lane, claim: Claim, model: Model, answer: Completion) -> dict[str, Any]:
@@ -374,8 +425,3 @@ def today() -> Any:  # noqa: ANN401
 
 def ignore_token(_: str) -> None:
     """Let a token pass: nobody streams it."""
-
-
-def never() -> bool:
-    """Say that nobody has cancelled."""
-    return False

@@ -106,5 +106,8 @@ def obstacle(attempt: AttemptInFull, vitals: Vitals, now: datetime) -> str | Non
             )
         return None
     if attempt.lease_until < now:
-        return f"The lease of {attempt.worker} ended {moment(attempt.lease_until)}: that worker is gone."
+        return (
+            f"The lease of {attempt.worker} ended {moment(attempt.lease_until)}: that worker is gone. The "
+            "dispatcher that leads takes the task back within seconds."
+        )
     return None

@@ -1,19 +1,33 @@
-"""What makes an ordinary Celery worker a lane worker: it opens a lane when it starts."""
+"""What makes an ordinary Celery worker a lane worker: it opens a lane, and drains it at the end."""
 
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from threading import Thread
+from types import FrameType
 from typing import Any
 
 import structlog
 from celery import Celery, bootsteps
+from celery.app.task import Context
+from celery.exceptions import Ignore
+from celery.worker import state as worker_state
 from celery.worker.control import control_command
 
 from config.settings import settings
+from ledger.attempts import Key
 from workers import lane
 from workers.catalog import catalog
+from workers.lane import Lane, attempt_key
 
 EVENTS_EVERY_S = 0.5
 
 MOST_EVENTS = 1000
 """Events in one message."""
+
+FINISH_S = 45.0
+"""How long what runs may take to its end once the worker is told to stop. `fleet down` kills after 60."""
 
 log = structlog.get_logger()
 
@@ -33,15 +47,26 @@ class OpenLane(bootsteps.StartStopStep):
             worker=parent.hostname,
             slots=dict.fromkeys(queues, each),
         )
+        stopping = Stopping(lane.open_lane)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stopping)
         log.info("serving", queues=queues, slots_each=each)
 
     def stop(self, parent: Any) -> None:  # noqa: ANN401 - Celery's WorkController
-        """Close the lane once what runs has ended: an attempt needs it to record its answer.
+        """Close the lane once what runs has ended, or was broken off: an attempt needs it to record that.
 
         Celery stops this step before the pool, because it started after it.
         """
-        if lane.open_lane is not None:
-            lane.open_lane.leave()
+        closing = lane.open_lane
+        if closing is not None:
+            closing.leave()
+            for key in received(worker_state.reserved_requests):
+                if key not in closing.running:
+                    closing.give_back(key, is_begun=False)
+            if not closing.drain(FINISH_S):
+                log.error("not_stopped", attempts=len(closing.running), why="an engine does not let go")
+                closing.alive.close()
+                os._exit(1)
         parent.pool.stop()
         self.terminate(parent)
 
@@ -50,6 +75,29 @@ class OpenLane(bootsteps.StartStopStep):
         if lane.open_lane is not None:
             lane.open_lane.close()
             lane.open_lane = None
+
+
+class Stopping:
+    """What SIGTERM and SIGINT do: the first lets what runs come to its end, the second breaks it off."""
+
+    def __init__(self, stopped: Lane) -> None:
+        self.lane = stopped
+        self.is_told = False
+
+    def __call__(self, *_: int | FrameType | None) -> None:
+        """Tell Celery and the lane; the lane in a thread, because who is interrupted may hold its locks."""
+        self.lane.is_hurried, self.is_told = self.is_told, True
+        worker_state.should_stop = os.EX_OK
+        Thread(target=self.lane.leave).start()
+
+
+def received(requests: Iterable[Any]) -> list[Key]:
+    """List the attempts of messages that came to this worker."""
+    keys: list[Key] = []
+    for request in list(requests):
+        with suppress(Ignore):
+            keys.append(attempt_key(Context(request.request_dict)))
+    return keys
 
 
 class GatherEvents(bootsteps.StartStopStep):
@@ -77,7 +125,7 @@ def revoke(state: object, task_id: str | list[str], **_: object) -> dict[str, st
     Celery's own would make this worker drop every later message of that id, for hours, whatever the
     ledger says of it.
     """
-    return {"ok": "the dispatcher cancels it, unless a worker has begun"}
+    return {"ok": "the dispatcher cancels it, and a worker that runs it looks for that"}
 
 
 def make_lane_worker(app: Celery) -> None:

@@ -191,9 +191,10 @@ def test_a_worker_hands_back_what_it_runs_and_what_it_has_not_begun(db: Connecti
     attempts.finish(db, [a_finish(ended)])
     keys = [(task_id, 1) for task_id in (begun, waiting, elsewhere, ended)]
 
-    back = unfinished.hand_back(db, keys, worker="w", error={"text": "stopped"})
+    from_running = unfinished.hand_back(db, keys, worker="w", error={"text": "stopped"})
+    from_waiting = unfinished.hand_back(db, keys, worker=None, error={"text": "stopped"})
 
-    assert back == {(begun, 1), (waiting, 1)}
+    assert (from_running, from_waiting) == ({(begun, 1)}, {(waiting, 1)})
     assert row_of(db, begun) == ("held", "cancelled", RESERVED, None)
     assert row_of(db, waiting) == ("held", "cancelled", Decimal(0), None)
     assert row_of(db, elsewhere)[0] == "running"

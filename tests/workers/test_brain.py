@@ -245,9 +245,7 @@ def test_finished_attempts_free_their_slots_without_a_hint(
 def test_a_dead_workers_slots_are_not_counted_on(brain: Brain, lane: Lane, db: Connection):
     """The Mac that went to sleep."""
     wait_for_presence(brain)
-    lane.leave()
-    lane.closing.set()
-    lane.beat.join()
+    lane.alive.close()
     db.execute(
         "INSERT INTO workers (name, host, pid, slots, seen_at)"
         " VALUES ('w', 'mac', 1, '{\"q\": 1}', now() - interval '1 minute')"
@@ -266,7 +264,7 @@ def test_a_lane_keeps_its_leases_fresh(lane: Lane, brain: Brain, app: Celery, re
     claim = lane.claims((task_id, 1))
     assert claim is not None
     db.execute("UPDATE attempts SET lease_until = now() WHERE task_id = %s", [task_id])
-    lane.running.add((task_id, 1))
+    lane.begin((task_id, 1))
     row = None
 
     for _ in range(100):

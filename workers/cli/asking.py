@@ -90,10 +90,11 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
 @click.option("--timeout", type=float, default=10, show_default=True, help="Seconds to wait for the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
 def cancel(task: str, timeout: float, *, as_json: bool) -> None:
-    """Cancel TASK, if no worker has begun it: its id, or the first 8 or more digits of it.
+    """Cancel TASK, if it has not ended: its id, or the first 8 or more digits of it.
 
-    Its caller gets TaskRevokedError, as after Celery's own `revoke`. The exit status is 0 if the task was
-    cancelled, 1 if it runs already, has ended, or if nobody acted in time.
+    Its caller gets TaskRevokedError, as after Celery's own `revoke`. A model that is answering it stops
+    within a second or two. The exit status is 0 if the task was cancelled, 1 if it has ended, or if nobody
+    acted in time.
 
     \b
     Examples:

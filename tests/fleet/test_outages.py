@@ -1,0 +1,269 @@
+"""Processes that are stopped or killed while others go on, each on a fleet of the test's own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+import pytest
+from celery import Celery
+from celery.exceptions import TaskRevokedError
+from celery.result import AsyncResult
+from redis import Redis
+
+from config.settings import Settings, read_settings
+from ledger.migrate import migrate
+from workers import embedded
+from workers.app import make_app
+
+ROOT = Path(__file__).parents[2]
+
+WAIT_S = 40
+
+
+class Fleet:
+    """Processes that the test starts, stops and kills one by one."""
+
+    def __init__(self, home: Path) -> None:
+        self.environment = {
+            **os.environ,
+            "FLEET_HOME": str(home),
+            "FLEET_CONFIG": str(home / "config"),
+            "PYTHONPATH": str(ROOT),
+        }
+        for name in ("FLEET_REDIS_URL", "FLEET_DATABASE_URL"):
+            self.environment.pop(name, None)
+        self.settings: Settings = read_settings(self.environment)
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.results: list[AsyncResult] = []
+        self.log = home / "fleet.log"
+        self.start_redis()
+        embedded.start_postgres(home, self.settings.sockets, durable=False)
+        migrate(self.settings.database_url)
+        self.app: Celery = make_app(self.settings)
+
+    def start_redis(self) -> int:
+        return embedded.start_redis(self.settings.home, self.settings.sockets).pid
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Run a `fleet` command in the background."""
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "workers.cli", *arguments],
+                env=self.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+        self.started.append(process)
+        return process
+
+    def worker(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a worker and wait until the brain can know of it."""
+        process = self.start("worker", "echo", *arguments)
+        self.wait_for(f"SELECT count(*) FROM workers WHERE pid = {process.pid}", 1)  # type: ignore[arg-type]
+        return process
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "workers.cli", *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+
+    def send(self, prompt: str, **arguments: Any) -> AsyncResult:
+        self.results.append(self.app.send_task("complete", [prompt], arguments, queue="dispatch"))
+        return self.results[-1]
+
+    def ask(self, query: LiteralString, *values: object) -> Any:
+        with psycopg.connect(self.settings.database_url) as db:
+            row = db.execute(query, values).fetchone()
+        return row[0] if row else None
+
+    def wait_for(self, query: LiteralString, value: object, timeout_s: float = WAIT_S) -> None:
+        end = time.monotonic() + timeout_s
+        while (found := self.ask(query)) != value:
+            if time.monotonic() > end:
+                pytest.fail(f"{query!r} gave {found!r}, expected {value!r}\n{self.log.read_text()}")
+            time.sleep(0.05)
+
+    def wait_for_state(self, result: AsyncResult, state: str) -> None:
+        end = time.monotonic() + WAIT_S
+        while (found := self.state(result)) != state:
+            if time.monotonic() > end:
+                pytest.fail(f"the task is {found}, expected {state}\n{self.log.read_text()}")
+            time.sleep(0.02)
+
+    def wait_for_end(self, process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(WAIT_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it did not end within {WAIT_S} s\n{self.log.read_text()}")
+
+    def state(self, result: AsyncResult) -> str | None:
+        return self.ask("SELECT state FROM tasks WHERE id = %s", UUID(result.id))
+
+    def end(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        for result in self.results:
+            result.backend = None  # or it says goodbye to a Redis that is no longer there
+        self.app.close()
+        embedded.stop_redis(self.settings.home, self.settings.sockets)
+        embedded.stop_postgres(self.settings.home, self.settings.sockets)
+        shutil.rmtree(self.settings.sockets)
+
+
+def text_of(result: AsyncResult) -> str:
+    answer: Any = result.get(timeout=WAIT_S)
+    return answer["choices"][0]["message"]["content"]
+
+
+@contextmanager
+def a_fleet(home: Path, slow_s: float) -> Generator[Fleet]:
+    """Run the servers of a fleet whose model `slow` takes `slow_s` seconds."""
+    copy = Path(shutil.copytree(ROOT / "tests/catalogs/echo", home / "config"))
+    models = copy / "models.yaml"
+    models.write_text(models.read_text().replace('upstream: "0.3"', f'upstream: "{slow_s}"'))
+    fleet = Fleet(home)
+    try:
+        yield fleet
+    finally:
+        fleet.end()
+
+
+@pytest.fixture
+def patient_fleet(short_folder: Callable[[], Path]) -> Iterator[Fleet]:
+    """Make a fleet with a model that answers in its own time: two seconds."""
+    with a_fleet(short_folder(), 2) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def endless_fleet(short_folder: Callable[[], Path]) -> Iterator[Fleet]:
+    """Make a fleet with a model that takes far longer than any test."""
+    with a_fleet(short_folder(), 600) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def quick_fleet(short_folder: Callable[[], Path]) -> Iterator[Fleet]:
+    """Make a fleet with a model that takes a moment."""
+    with a_fleet(short_folder(), 0.05) as fleet:
+        yield fleet
+
+
+def test_a_worker_that_is_stopped_finishes_what_it_runs_and_hands_back_the_rest(patient_fleet: Fleet):
+    """A deployment restarts workers several times a day; nobody should notice."""
+    fleet = patient_fleet
+    fleet.start("dispatcher")
+    worker = fleet.worker("--slots", "1")
+    results = [fleet.send(f"number {n}", profile="slow") for n in range(3)]
+    fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'running'", 1)
+
+    worker.terminate()
+    status = fleet.wait_for_end(worker)
+    after = sorted(fleet.state(result) or "" for result in results)
+    fleet.worker("--slots", "3")
+    answers = [text_of(result) for result in results]
+
+    assert status == 0, fleet.log.read_text()
+    assert after == ["held", "held", "succeeded"]
+    assert answers == ["number 0", "number 1", "number 2"]
+    assert fleet.ask("SELECT count(*) FROM attempts WHERE outcome = 'succeeded'") == 3
+
+
+def test_a_worker_that_is_told_twice_breaks_off(endless_fleet: Fleet):
+    """What it runs may take an hour; whoever presses Ctrl-C again does not want to wait for it."""
+    fleet = endless_fleet
+    fleet.start("dispatcher")
+    worker = fleet.worker()
+    results = [fleet.send(f"number {n}", profile="slow") for n in range(3)]
+    fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'running'", 3)
+
+    worker.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    is_waiting = worker.poll() is None
+    worker.send_signal(signal.SIGINT)
+    status = fleet.wait_for_end(worker)
+
+    assert is_waiting
+    assert status == 0, fleet.log.read_text()
+    assert [fleet.state(result) for result in results] == ["held"] * 3
+    assert fleet.ask("SELECT count(*) FROM attempts WHERE outcome = 'cancelled'") == 3
+
+
+def test_a_running_task_is_cancelled(endless_fleet: Fleet):
+    """A task that was sent by mistake holds a slot for as long as its model likes to talk."""
+    fleet = endless_fleet
+    fleet.start("dispatcher")
+    fleet.worker("--slots", "1")
+    by_command, by_revoke = fleet.send("first", profile="slow"), fleet.send("second", profile="slow")
+    fleet.wait_for_state(by_command, "running")
+
+    cancelled = fleet.run("cancel", str(by_command.id))
+    fleet.wait_for_state(by_revoke, "running")
+    by_revoke.revoke(terminate=True)
+
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert "breaks it off" in cancelled.stdout
+    for result in (by_command, by_revoke):
+        with pytest.raises(TaskRevokedError):
+            result.get(timeout=WAIT_S)
+        assert fleet.state(result) == "cancelled"
+    fleet.send("third", profile="social").get(timeout=WAIT_S)
+
+
+def test_a_standby_takes_over_within_seconds(quick_fleet: Fleet):
+    """The dispatcher is the one process that all tasks pass."""
+    fleet = quick_fleet
+    dispatchers = {process.pid: process for process in (fleet.start("dispatcher"), fleet.start("dispatcher"))}
+    fleet.worker()
+    fleet.send("before", profile="social").get(timeout=WAIT_S)
+    holder = fleet.ask("SELECT holder FROM leadership")
+    leader = dispatchers[int(holder.rpartition(":")[2])]
+
+    leader.kill()
+    began = time.monotonic()
+    text = text_of(fleet.send("after", profile="social"))
+
+    assert text == "after"
+    assert time.monotonic() - began < 15, "its lease lasts five seconds"
+    assert fleet.ask("SELECT holder FROM leadership") != holder
+
+
+def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(quick_fleet: Fleet):
+    """Whoever has to restart workers by hand after each crash of Redis needs no fleet."""
+    fleet = quick_fleet
+    pid = fleet.start_redis()
+    processes = [fleet.start("dispatcher"), fleet.worker(), fleet.worker()]
+    sent = 0
+    for _ in range(2):
+        for _ in range(150):
+            fleet.send(f"number {sent}", profile="slow")
+            sent += 1
+        fleet.wait_for("SELECT count(*) > 20 FROM tasks WHERE state = 'succeeded'", value=True)
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(2)
+        pid = fleet.start_redis()
+
+    fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'succeeded'", sent, timeout_s=80)
+
+    assert [process.poll() for process in processes] == [None] * 3, fleet.log.read_text()
+    assert fleet.ask("SELECT count(*) FROM attempts WHERE outcome = 'succeeded'") == sent
+    assert Redis.from_url(fleet.settings.redis_url).llen("dispatch") == 0
+    assert fleet.send("afterwards", profile="social").get(timeout=WAIT_S)
