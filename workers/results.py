@@ -4,27 +4,106 @@ Redis holds results for a day and may lose them; Postgres is the truth.
 """
 
 import logging
+import time
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from celery import states
 from celery.app.task import Context
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, ResultConsumer
 
 from config.settings import settings
 
+LOOK_S = 3.0
+"""How often a caller that waits looks in the ledger."""
+
+LOOK_RARELY_S = 60.0
+"""How often it does so where the ledger cannot be reached."""
+
+ASK_S = 2.0
+"""For so long the ledger's word on a task counts: a caller may ask `ready()` in a loop."""
+
+MOST_AT_ONCE = 500
+"""Results in one look."""
+
 logger = logging.getLogger(__name__)
+
+
+class WaitsForBoth(ResultConsumer):
+    """Waits for results on Redis, and looks in the ledger now and then for those that Redis lost."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own, passed on
+        super().__init__(*args, **options)
+        self.look_at = time.monotonic() + LOOK_S
+        self.turn = 0
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Wait for news, `timeout` seconds at most; Redis is waited for, too."""
+        try:
+            if self._pubsub is None and self.subscribed_to:
+                self._reconnect()  # Celery gave up on it, and would wait for nothing from here on
+            super().drain_events(timeout)
+        except (RuntimeError, *self._connection_errors) as error:
+            if not self.is_about_redis(error):
+                raise
+            time.sleep(timeout or 0)
+        if time.monotonic() > self.look_at:
+            self.look()
+
+    def cancel_for(self, task_id: str) -> None:
+        """Unsubscribe; a result that is forgotten while Redis is away is no matter."""
+        try:
+            super().cancel_for(task_id)
+        except RuntimeError as error:
+            if not self.is_about_redis(error):
+                raise
+
+    def is_about_redis(self, error: BaseException) -> bool:
+        """Tell whether Redis did not come back within Celery's retries, for which that has a RuntimeError."""
+        return isinstance(error, self._connection_errors) or isinstance(
+            error.__cause__, self._connection_errors
+        )
+
+    def look(self) -> None:
+        """Look in the ledger for the results that are waited for."""
+        waited_for = list(dict.fromkeys(task_id for waiting in self._pending_results for task_id in waiting))
+        start = self.turn if self.turn < len(waited_for) else 0
+        self.turn = start + MOST_AT_ONCE
+        found = self.backend.metas_from_ledger(waited_for[start : self.turn])
+        self.look_at = time.monotonic() + (LOOK_RARELY_S if found is None else LOOK_S)
+        for meta in found or ():
+            if meta["status"] in states.READY_STATES:
+                self.on_state_change(meta, None)
 
 
 class LedgerBackedRedis(RedisBackend):
     """Redis results, completed from the ledger where Redis knows nothing."""
 
+    ResultConsumer = WaitsForBoth
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own, passed on
+        self.heard: dict[str, tuple[float, dict[str, Any] | None]] = {}
+        """By task: until when the ledger's word counts, and what it was."""
+        super().__init__(*args, **options)
+
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's
         """Tell what is known of a task; for those who ask, not for Celery before it stores a result."""
         meta: dict[str, Any] = super().get_task_meta(task_id, cache)
         if meta["status"] != states.PENDING:
+            self.heard.pop(task_id, None)
             return meta
         return self.meta_from_ledger(task_id) or meta
+
+    def meta_from_ledger(self, task_id: str) -> dict[str, Any] | None:
+        """Tell what the ledger has said of a task lately; None: it does not know it."""
+        now = time.monotonic()
+        until, meta = self.heard.get(task_id, (0.0, None))
+        if now > until:
+            meta = next(iter(self.metas_from_ledger([task_id]) or ()), None)
+            self.heard = {asked: said for asked, said in self.heard.items() if said[0] > now}
+            self.heard[task_id] = (now + ASK_S, meta)
+        return meta
 
     def _store_result(
         self,
@@ -48,29 +127,33 @@ class LedgerBackedRedis(RedisBackend):
             pipe.publish(key, value)
             pipe.execute()
 
-    def meta_from_ledger(self, task_id: str) -> dict[str, Any] | None:
-        """Look a task up in the ledger.
+    def metas_from_ledger(self, task_ids: Iterable[str]) -> list[dict[str, Any]] | None:
+        """Look tasks up in the ledger.
 
         Returns:
-            Celery's result meta; None where the ledger does not know the task either, or cannot be
-            reached from here: an agent's host needs Redis alone.
+            Celery's result meta of those that it knows; None where it cannot be reached from here: an
+            agent's host needs Redis alone.
         """
-        import psycopg  # noqa: PLC0415 - a caller whose results are all in Redis never loads it
+        import psycopg  # noqa: PLC0415 - a caller whose results come soon never loads it
 
         from ledger.connect import connect  # noqa: PLC0415
         from ledger.tasks import fates  # noqa: PLC0415
 
         try:
-            key = UUID(task_id)
-        except ValueError:
-            return None
-        try:
             with connect(settings().database_url, name="results", by_key=True) as db:
-                found = fates(db, [key])
+                found = fates(db, [key for key in map(uuid_of, task_ids) if key is not None])
         except psycopg.Error as error:
             logger.debug("the ledger cannot be reached: %s", type(error).__name__)
             return None
-        return self.meta_from_decoded(meta_of(found[0])) if found else None
+        return [self.meta_from_decoded(meta_of(fate)) for fate in found]
+
+
+def uuid_of(task_id: str) -> UUID | None:
+    """Read an id; None: it is that of somebody else's task."""
+    try:
+        return UUID(task_id)
+    except ValueError:
+        return None
 
 
 def meta_of(fate: Any) -> dict[str, Any]:  # noqa: ANN401 - a Fate; its module loads psycopg

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
@@ -28,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 
 WAIT_S = 40
 
+LONG_S = 80
+
 
 class Fleet:
     """Processes that the test starts, stops and kills one by one."""
@@ -43,7 +46,6 @@ class Fleet:
             self.environment.pop(name, None)
         self.settings: Settings = read_settings(self.environment)
         self.started: list[subprocess.Popen[bytes]] = []
-        self.results: list[AsyncResult] = []
         self.log = home / "fleet.log"
         self.start_redis()
         embedded.start_postgres(home, self.settings.sockets, durable=False)
@@ -84,8 +86,7 @@ class Fleet:
         )
 
     def send(self, prompt: str, **arguments: Any) -> AsyncResult:
-        self.results.append(self.app.send_task("complete", [prompt], arguments, queue="dispatch"))
-        return self.results[-1]
+        return self.app.send_task("complete", [prompt], arguments, queue="dispatch")
 
     def ask(self, query: LiteralString, *values: object) -> Any:
         with psycopg.connect(self.settings.database_url) as db:
@@ -120,16 +121,14 @@ class Fleet:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        for result in self.results:
-            result.backend = None  # or it says goodbye to a Redis that is no longer there
         self.app.close()
         embedded.stop_redis(self.settings.home, self.settings.sockets)
         embedded.stop_postgres(self.settings.home, self.settings.sockets)
         shutil.rmtree(self.settings.sockets)
 
 
-def text_of(result: AsyncResult) -> str:
-    answer: Any = result.get(timeout=WAIT_S)
+def text_of(result: AsyncResult, timeout_s: float = WAIT_S) -> str:
+    answer: Any = result.get(timeout=timeout_s)
     return answer["choices"][0]["message"]["content"]
 
 
@@ -165,6 +164,12 @@ def quick_fleet(short_folder: Callable[[], Path]) -> Iterator[Fleet]:
     """Make a fleet with a model that takes a moment."""
     with a_fleet(short_folder(), 0.05) as fleet:
         yield fleet
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
 
 
 def test_a_worker_that_is_stopped_finishes_what_it_runs_and_hands_back_the_rest(patient_fleet: Fleet):
@@ -246,24 +251,29 @@ def test_a_standby_takes_over_within_seconds(quick_fleet: Fleet):
     assert fleet.ask("SELECT holder FROM leadership") != holder
 
 
-def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(quick_fleet: Fleet):
+def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
+    quick_fleet: Fleet, pool: ThreadPoolExecutor
+):
     """Whoever has to restart workers by hand after each crash of Redis needs no fleet."""
     fleet = quick_fleet
     pid = fleet.start_redis()
     processes = [fleet.start("dispatcher"), fleet.worker(), fleet.worker()]
     sent = 0
+    waiting: list[Future[str]] = []
     for _ in range(2):
         for _ in range(150):
-            fleet.send(f"number {sent}", profile="slow")
+            result = fleet.send(f"number {sent}", profile="slow")
             sent += 1
+        waiting.append(pool.submit(text_of, result, LONG_S))
         fleet.wait_for("SELECT count(*) > 20 FROM tasks WHERE state = 'succeeded'", value=True)
         os.kill(pid, signal.SIGKILL)
         time.sleep(2)
         pid = fleet.start_redis()
 
-    fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'succeeded'", sent, timeout_s=80)
+    fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'succeeded'", sent, timeout_s=LONG_S)
 
     assert [process.poll() for process in processes] == [None] * 3, fleet.log.read_text()
     assert fleet.ask("SELECT count(*) FROM attempts WHERE outcome = 'succeeded'") == sent
+    assert [each.result(LONG_S) for each in waiting] == ["number 149", "number 299"]
     assert Redis.from_url(fleet.settings.redis_url).llen("dispatch") == 0
     assert fleet.send("afterwards", profile="social").get(timeout=WAIT_S)

@@ -1,0 +1,124 @@
+"""Results that Redis never had, or lost while somebody waited."""
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from celery import Celery, states
+from celery.exceptions import TimeoutError as NotYet
+from redis import Redis
+
+from config.settings import Settings, settings
+from ledger import attempts, leadership, tasks
+from ledger.connect import Connection
+from tests.ledger.made import a_finish, a_placement, a_task
+from tests.workers.made import LEASE_S
+from workers import results
+from workers.results import LedgerBackedRedis, WaitsForBoth
+
+WAIT_S = 30
+
+
+class Counting(LedgerBackedRedis):
+    """A backend that counts how often it asks the ledger."""
+
+    asked = 0
+
+    def metas_from_ledger(self, task_ids: Iterable[str]) -> list[dict[str, Any]] | None:
+        self.asked += 1
+        return super().metas_from_ledger(task_ids)
+
+
+@pytest.fixture
+def in_the_environment(redis_url: str, db_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Point this process's settings at the test's own ledger, as a caller's are."""
+    monkeypatch.setenv("FLEET_REDIS_URL", redis_url)
+    monkeypatch.setenv("FLEET_DATABASE_URL", db_url)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def backend(app: Celery, settings: Settings, in_the_environment: None) -> Counting:
+    return Counting(app=app, url=settings.result_url)
+
+
+@pytest.fixture
+def running(db: Connection, redis: Redis) -> UUID:
+    """Bring a task to where a worker runs it."""
+    epoch = leadership.take(db, "test", LEASE_S)
+    assert epoch is not None
+    task = a_task()
+    tasks.accept(db, [task], epoch=epoch)
+    tasks.queue(db, [a_placement(task.id)], epoch=epoch)
+    attempts.claim(db, [(task.id, 1)], worker="w", lease_s=LEASE_S)
+    return task.id
+
+
+def finish(db: Connection, task_id: UUID) -> None:
+    """Record an answer, as a worker does that is killed before it stores the result in Redis."""
+    answer = {"message": {"role": "assistant", "content": "in the ledger"}, "finish_reason": "stop"}
+    attempts.finish(db, [a_finish(task_id, answer=answer)])
+
+
+def test_a_caller_that_waits_gets_what_redis_lost(
+    app: Celery, backend: Counting, db: Connection, running: UUID
+):
+    """Its worker was killed between Postgres and Redis, or Redis was: nobody will tell it."""
+    result = app.AsyncResult(str(running), backend=backend)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(result.get, timeout=WAIT_S)
+        time.sleep(0.2)
+        finish(db, running)
+        answer = waiting.result(WAIT_S)
+
+    assert answer["choices"][0]["message"]["content"] == "in the ledger"
+    assert result.state == states.SUCCESS
+
+
+def test_a_caller_that_waits_long_looks_seldom(app: Celery, backend: Counting, running: UUID):
+    """A thousand agents that wait must not keep Postgres busy with it."""
+    result = app.AsyncResult(str(running), backend=backend)
+
+    with pytest.raises(NotYet):
+        result.get(timeout=results.LOOK_S * 1.5)
+
+    assert backend.asked <= 2
+
+
+def test_a_caller_that_asks_in_a_loop_does_not_open_a_connection_each_time(
+    app: Celery, backend: Counting, db: Connection, running: UUID
+):
+    """`while not result.ready()` is what people write."""
+    result = app.AsyncResult(str(running), backend=backend)
+    seen = {result.state for _ in range(50)}
+    finish(db, running)
+    end = time.monotonic() + WAIT_S
+    while not result.ready() and time.monotonic() < end:
+        time.sleep(0.01)
+
+    assert seen == {states.STARTED}, "what the ledger said counts for a while"
+    assert result.state == states.SUCCESS
+    assert backend.asked <= 4
+    assert len(backend.heard) <= 1
+
+
+def test_a_ledger_that_cannot_be_reached_is_asked_rarely(
+    app: Celery, backend: Counting, monkeypatch: pytest.MonkeyPatch
+):
+    """An agent's host needs Redis alone."""
+    monkeypatch.setenv("FLEET_DATABASE_URL", "postgresql:///nowhere?host=/nowhere")
+    settings.cache_clear()
+    result = app.AsyncResult(str(uuid4()), backend=backend)
+
+    with pytest.raises(NotYet):
+        result.get(timeout=results.LOOK_S * 1.5)
+
+    assert result.state == states.PENDING
+    consumer = backend.result_consumer
+    assert isinstance(consumer, WaitsForBoth)
+    assert consumer.look_at > time.monotonic() + results.LOOK_S
