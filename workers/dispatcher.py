@@ -67,12 +67,14 @@ class Dispatcher:
         Thread(target=self.hear_revokes, name="revokes", daemon=True).start()
         backoff_s = STANDBY_S
         while not self.stopping.is_set():
+            began = time.monotonic()
             try:
                 self.lead_or_stand_by()
-                backoff_s = STANDBY_S
             except NotLeadingError as error:
                 log.warning("stepped_down", why=str(error))
             except (psycopg.OperationalError, RedisError, OSError) as error:
+                if time.monotonic() - began > LONGEST_BACKOFF_S:
+                    backoff_s = STANDBY_S  # it has worked for a while: this is another outage
                 log.warning("server_lost", error=type(error).__name__, again_in_s=backoff_s)
                 self.stopping.wait(backoff_s)
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)

@@ -13,6 +13,7 @@ from celery import Celery, bootsteps
 from celery.app.task import Context
 from celery.exceptions import Ignore
 from celery.worker import state as worker_state
+from celery.worker.consumer import Consumer
 from celery.worker.control import control_command
 
 from config.settings import settings
@@ -25,6 +26,11 @@ EVENTS_EVERY_S = 0.5
 
 MOST_EVENTS = 1000
 """Events in one message."""
+
+FIRST_PAUSE_S = 0.5
+"""After this time a lost Redis is asked for again; each time so much later."""
+
+LONGEST_PAUSE_S = 3.0
 
 FINISH_S = 45.0
 """How long what runs may take to its end once the worker is told to stop. `fleet down` kills after 60."""
@@ -100,6 +106,29 @@ def received(requests: Iterable[Any]) -> list[Key]:
     return keys
 
 
+class SteadyConsumer(Consumer):
+    """Celery's consumer, which asks for a lost Redis every few seconds for as long as it is away.
+
+    Celery's own asks after 2, 4, 6 ... 30 seconds: after an outage of a minute a worker would stand still
+    for another half, and after an hour it gives up.
+    """
+
+    def ensure_connected(self, conn: Any) -> Any:  # noqa: ANN401 - kombu's Connection
+        """Connect, or wait for Redis until the worker is told to stop."""
+        self.first_connection_attempt = False
+        return conn.ensure_connection(
+            say_lost,
+            interval_start=FIRST_PAUSE_S,
+            interval_step=FIRST_PAUSE_S,
+            interval_max=LONGEST_PAUSE_S,
+            callback=worker_state.maybe_shutdown,
+        )
+
+
+def say_lost(error: Exception, pause_s: float) -> None:
+    log.warning("redis_lost", error=type(error).__name__, again_in_s=pause_s)
+
+
 class GatherEvents(bootsteps.StartStopStep):
     """Sends what Flower shows a few times a second, instead of three messages for every task."""
 
@@ -130,5 +159,6 @@ def revoke(state: object, task_id: str | list[str], **_: object) -> dict[str, st
 
 def make_lane_worker(app: Celery) -> None:
     """Let the workers of an app open a lane."""
+    app.conf.worker_consumer = f"{__name__}:{SteadyConsumer.__name__}"
     app.steps["consumer"].add(GatherEvents)  # pyright: ignore[reportOptionalSubscript] - as above
     app.steps["worker"].add(OpenLane)  # pyright: ignore[reportOptionalSubscript] - set by the time an app exists

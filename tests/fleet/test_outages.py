@@ -48,12 +48,15 @@ class Fleet:
         self.started: list[subprocess.Popen[bytes]] = []
         self.log = home / "fleet.log"
         self.start_redis()
-        embedded.start_postgres(home, self.settings.sockets, durable=False)
+        self.start_postgres()
         migrate(self.settings.database_url)
         self.app: Celery = make_app(self.settings)
 
     def start_redis(self) -> int:
         return embedded.start_redis(self.settings.home, self.settings.sockets).pid
+
+    def start_postgres(self) -> int:
+        return embedded.start_postgres(self.settings.home, self.settings.sockets).pid
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Run a `fleet` command in the background."""
@@ -251,6 +254,21 @@ def test_a_standby_takes_over_within_seconds(quick_fleet: Fleet):
     assert fleet.ask("SELECT holder FROM leadership") != holder
 
 
+def test_workers_are_back_soon_after_a_long_outage_of_redis(quick_fleet: Fleet):
+    """Celery's own pauses grow: the longer Redis was away, the longer nobody would notice that it is back."""
+    fleet = quick_fleet
+    fleet.start("dispatcher")
+    fleet.worker()
+    embedded.stop_redis(fleet.settings.home, fleet.settings.sockets)
+    time.sleep(13)  # Celery would ask after 0, 2, 6 and 12 s, and then after 20
+
+    fleet.start_redis()
+    began = time.monotonic()
+    fleet.send("is anybody there", profile="social").get(timeout=WAIT_S)
+
+    assert time.monotonic() - began < 6
+
+
 def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
     quick_fleet: Fleet, pool: ThreadPoolExecutor
 ):
@@ -261,10 +279,9 @@ def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
     sent = 0
     waiting: list[Future[str]] = []
     for _ in range(2):
-        for _ in range(150):
-            result = fleet.send(f"number {sent}", profile="slow")
-            sent += 1
-        waiting.append(pool.submit(text_of, result, LONG_S))
+        results = [fleet.send(f"number {sent + n}", profile="slow") for n in range(150)]
+        sent += len(results)
+        waiting.append(pool.submit(text_of, results[-1], LONG_S))
         fleet.wait_for("SELECT count(*) > 20 FROM tasks WHERE state = 'succeeded'", value=True)
         os.kill(pid, signal.SIGKILL)
         time.sleep(2)
@@ -277,3 +294,23 @@ def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
     assert [each.result(LONG_S) for each in waiting] == ["number 149", "number 299"]
     assert Redis.from_url(fleet.settings.redis_url).llen("dispatch") == 0
     assert fleet.send("afterwards", profile="social").get(timeout=WAIT_S)
+
+
+def test_postgres_that_is_killed_under_load_stops_nobody_and_loses_nothing(quick_fleet: Fleet):
+    """Answers that were there when it died are written when it is back, and no model is asked twice."""
+    fleet = quick_fleet
+    processes = [fleet.start("dispatcher"), fleet.worker(), fleet.worker()]
+    sent = 0
+    for _ in range(2):
+        for _ in range(100):
+            fleet.send(f"number {sent}", profile="slow")
+            sent += 1
+        fleet.wait_for("SELECT count(*) > 10 FROM tasks WHERE state = 'running'", value=True)
+        os.kill(fleet.start_postgres(), signal.SIGKILL)
+        time.sleep(2)
+        fleet.start_postgres()
+
+    fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'succeeded'", sent, timeout_s=LONG_S)
+
+    assert [process.poll() for process in processes] == [None] * 3, fleet.log.read_text()
+    assert fleet.ask("SELECT count(*) FROM attempts") == sent
