@@ -84,7 +84,7 @@ def fleet(environment: dict[str, str], fleet_settings: Settings) -> Iterator[Set
             ("celery", "-A", "tests.fleet.user_app", "worker", "--pool=threads", "-c2", "--loglevel=WARNING"),
         ):
             stack.enter_context(process(environment, *arguments))
-        wait_for(fleet_settings, "SELECT count(*) FROM workers", 1)
+        wait_for(fleet_settings, "SELECT count(*) FROM workers", 1, timeout_s=90)
         yield fleet_settings
 
 

@@ -1,6 +1,7 @@
 """Processes that are stopped or killed while others go on, each on a fleet of the test's own."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,9 +28,11 @@ from workers.app import make_app
 
 ROOT = Path(__file__).parents[2]
 
-WAIT_S = 40
+pytestmark = pytest.mark.timeout(300)
 
-LONG_S = 80
+WAIT_S = 90
+
+LONG_S = 120
 
 
 class Fleet:
@@ -101,6 +104,13 @@ class Fleet:
         while (found := self.ask(query)) != value:
             if time.monotonic() > end:
                 pytest.fail(f"{query!r} gave {found!r}, expected {value!r}\n{self.log.read_text()}")
+            time.sleep(0.05)
+
+    def wait_for_log(self, text: str, times: int) -> None:
+        end = time.monotonic() + WAIT_S
+        while self.log.read_text().count(text) < times:
+            if time.monotonic() > end:
+                pytest.fail(f"{text!r} is not there {times} times:\n{self.log.read_text()}")
             time.sleep(0.05)
 
     def wait_for_state(self, result: AsyncResult, state: str) -> None:
@@ -250,23 +260,25 @@ def test_a_standby_takes_over_within_seconds(quick_fleet: Fleet):
     text = text_of(fleet.send("after", profile="social"))
 
     assert text == "after"
-    assert time.monotonic() - began < 15, "its lease lasts five seconds"
+    assert time.monotonic() - began < 20, "its lease lasts five seconds"
     assert fleet.ask("SELECT holder FROM leadership") != holder
 
 
-def test_workers_are_back_soon_after_a_long_outage_of_redis(quick_fleet: Fleet):
+def test_workers_look_for_a_lost_redis_every_few_seconds(quick_fleet: Fleet):
     """Celery's own pauses grow: the longer Redis was away, the longer nobody would notice that it is back."""
     fleet = quick_fleet
     fleet.start("dispatcher")
     fleet.worker()
     embedded.stop_redis(fleet.settings.home, fleet.settings.sockets)
-    time.sleep(13)  # Celery would ask after 0, 2, 6 and 12 s, and then after 20
+    fleet.wait_for_log("redis_lost", times=6)
 
     fleet.start_redis()
-    began = time.monotonic()
-    fleet.send("is anybody there", profile="social").get(timeout=WAIT_S)
 
-    assert time.monotonic() - began < 6
+    fleet.send("is anybody there", profile="social").get(timeout=WAIT_S)
+    pauses = [
+        float(pause) for pause in re.findall(r"redis_lost.*again_in_s=([0-9.]+)", fleet.log.read_text())
+    ]
+    assert max(pauses) <= 3
 
 
 def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
