@@ -21,7 +21,7 @@ from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 from redis import Redis
 
-from config.settings import Settings, read_settings
+from config.settings import Settings, read_settings, settings
 from ledger.migrate import migrate
 from workers import embedded
 from workers.app import make_app
@@ -282,10 +282,12 @@ def test_workers_look_for_a_lost_redis_every_few_seconds(quick_fleet: Fleet):
 
 
 def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
-    quick_fleet: Fleet, pool: ThreadPoolExecutor
+    quick_fleet: Fleet, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ):
     """Whoever has to restart workers by hand after each crash of Redis needs no fleet."""
     fleet = quick_fleet
+    monkeypatch.setenv("FLEET_HOME", str(fleet.settings.home))  # callers find results that Redis lost there
+    settings.cache_clear()
     pid = fleet.start_redis()
     processes = [fleet.start("dispatcher"), fleet.worker(), fleet.worker()]
     sent = 0
@@ -306,6 +308,7 @@ def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
     assert [each.result(LONG_S) for each in waiting] == ["number 149", "number 299"]
     assert Redis.from_url(fleet.settings.redis_url).llen("dispatch") == 0
     assert fleet.send("afterwards", profile="social").get(timeout=WAIT_S)
+    settings.cache_clear()
 
 
 def test_postgres_that_is_killed_under_load_stops_nobody_and_loses_nothing(quick_fleet: Fleet):
