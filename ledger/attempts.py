@@ -140,7 +140,12 @@ FINISH_LATE = """
 
 OPEN = """
     SELECT task_id, number, attempts.model, attempts.profile, attempts.agent, reserved_usd, reserved_tokens,
-           queued_at, claimed_at, needs
+           queued_at, claimed_at, needs,
+           number > 1 AND EXISTS (SELECT
+                                    FROM attempts before
+                                   WHERE before.task_id = attempts.task_id
+                                     AND before.queued_at >= tasks.accepted_at
+                                     AND before.outcome = 'lost') AS is_suspect
       FROM attempts
       JOIN tasks ON tasks.id = task_id
      WHERE outcome IS NULL
@@ -226,6 +231,8 @@ class OpenAttempt:
     queued_at: datetime
     claimed_at: datetime | None
     needs: dict[str, Any]
+    is_suspect: bool
+    """Whether a worker died with an earlier attempt of its task."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ ACCEPT = """
 HELD = """
     SELECT id, profile, focus, model, agent, priority, not_before, deadline, needs, accepted_at,
            (SELECT coalesce(jsonb_agg(jsonb_build_array(a.model, coalesce(a.error ->> 'text', a.outcome),
-                                                        a.error -> 'lesson') ORDER BY a.number), '[]')
+                                                        a.error -> 'lesson', a.outcome = 'lost')
+                                      ORDER BY a.number), '[]')
               FROM attempts a
              WHERE a.task_id = tasks.id
                AND a.queued_at >= tasks.accepted_at
@@ -199,8 +200,8 @@ class HeldTask:
     deadline: datetime | None
     needs: dict[str, Any]
     accepted_at: datetime
-    tried: list[tuple[str, str, dict[str, Any] | None]]
-    """[model, what went wrong, what it taught] for each attempt so far, in order."""
+    tried: list[tuple[str, str, dict[str, Any] | None, bool]]
+    """[model, what went wrong, what it taught, whether its worker was lost] for each attempt, in order."""
     spent_usd: Decimal = Decimal(0)
     """What they cost; what is not known counts as reserved."""
 

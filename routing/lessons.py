@@ -43,7 +43,9 @@ class Tried(NamedTuple):
     model: str
     why: str
     lesson: Lesson | None
-    """None: it says nothing about the model (its worker was lost)."""
+    """None: it says nothing about the model."""
+    is_lost: bool = False
+    """Whether its worker died with it."""
 
 
 def lesson_from(stored: Mapping[str, Any] | None) -> Lesson | None:

@@ -123,11 +123,21 @@ def objection_to(
     full = vitals.full(model, most.tokens, now)
     if full is not None:
         return Objection(full.why, until=full.until, is_worth_waiting=True)
-    if vitals.room(model.queue) <= 0:
-        why = f"all {vitals.slots[model.queue]} slots of queue {model.queue} are taken"
-        return Objection(why, is_worth_waiting=True)
+    crowded = no_room(model.queue, task, vitals)
+    if crowded is not None:
+        return Objection(crowded, is_worth_waiting=True)
     # Last, so that a budget ends a plan only for a candidate that would have taken the task.
     return vitals.unpaid(model, task.profile, task.agent, most, now)
+
+
+def no_room(queue: str, task: Task, vitals: Vitals) -> str | None:
+    """Say why a queue cannot take one more attempt of a task now; None: it can."""
+    if vitals.room(queue) <= 0:
+        return f"all {vitals.slots[queue]} slots of queue {queue} are taken"
+    if task.is_suspect and vitals.suspects[queue] > 0:
+        # Else those that were lost beside the culprit would be lost beside it again and again.
+        return f"a worker died with it; another such task runs on queue {queue} first"
+    return None
 
 
 def unfitness(model: Model, task: Task, catalog: Catalog, today: date, estimates: Estimates) -> str | None:
@@ -185,7 +195,15 @@ def suiting(
 def under_way(model: Model, task: Task, now: datetime) -> UnderWay:
     """Describe the attempt that a placement of a task on a model becomes."""
     most = most_used(model, task.needs, now.date())
-    return UnderWay(model, most, task.profile, task.agent, placed_at=now, needs=task.needs)
+    return UnderWay(
+        model,
+        most,
+        profile=task.profile,
+        agent=task.agent,
+        placed_at=now,
+        needs=task.needs,
+        is_suspect=task.is_suspect,
+    )
 
 
 def most_used(model: Model, needs: Needs, today: date) -> Amount:

@@ -63,7 +63,12 @@ class Task:
     @property
     def kind(self) -> tuple[object, ...]:
         """What tasks of an agent have in common that get the same plan at the same moment."""
-        return (self.agent, self.profile, self.focus, self.model, self.suits, self.purse)
+        return (self.agent, self.profile, self.focus, self.model, self.suits, self.purse, self.is_suspect)
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a worker died while it ran: it may be the one that kills them."""
+        return any(attempt.is_lost for attempt in self.tried)
 
     @property
     def number(self) -> int:

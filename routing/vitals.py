@@ -38,6 +38,8 @@ class UnderWay(NamedTuple):
     agent: str = "default"
     placed_at: datetime | None = None
     needs: Needs | None = None
+    is_suspect: bool = False
+    """Whether a worker died with its task before."""
 
 
 class Ended(NamedTuple):
@@ -77,6 +79,8 @@ class Vitals:
     under_way: dict[Key, UnderWay] = field(default_factory=dict[Key, UnderWay])
     in_queue: Counter[str] = field(default_factory=Counter[str])
     """Attempts under way, by queue."""
+    suspects: Counter[str] = field(default_factory=Counter[str])
+    """Those of them that may kill their worker, by queue."""
     usage: defaultdict[str, Usage] = field(default_factory=lambda: defaultdict(Usage))
     """By subject; only of those that have limits."""
     health: defaultdict[str, Health] = field(default_factory=lambda: defaultdict(Health))
@@ -151,6 +155,7 @@ class Vitals:
         if key not in self.under_way:
             self.under_way[key] = attempt
             self.in_queue[model.queue] += 1
+            self.suspects[model.queue] += attempt.is_suspect
             for purse in self.purses_of(attempt):
                 purse.reserve(key, purse.counted(attempt.amount) or Decimal(0))
         for subject in self.subjects[model.name]:
@@ -185,6 +190,7 @@ class Vitals:
 
     def release(self, key: Key, known: UnderWay, claimed_at: datetime | None, tokens: int) -> None:
         self.in_queue[known.model.queue] -= 1
+        self.suspects[known.model.queue] -= known.is_suspect
         for purse in self.purses_of(known):
             purse.release(key)
         for subject in self.subjects[known.model.name]:

@@ -49,6 +49,7 @@ def read_vitals(db: Connection, catalog: Catalog, now: datetime) -> Vitals:
                 agent=row.agent,
                 placed_at=row.queued_at,
                 needs=needs_from(row.needs),
+                is_suspect=row.is_suspect,
             )
             vitals.placed((row.task_id, row.number), attempt, row.claimed_at)
     return vitals

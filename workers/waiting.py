@@ -27,7 +27,9 @@ def let_wait(scheduler: Scheduler, row: HeldTask, now: datetime) -> Task:
         needs=needs,
         accepted_at=row.accepted_at,
         patient_until=row.accepted_at,
-        tried=tuple(Tried(model, why, lesson_from(lesson)) for model, why, lesson in row.tried),
+        tried=tuple(
+            Tried(model, why, lesson_from(lesson), is_lost) for model, why, lesson, is_lost in row.tried
+        ),
         spent_usd=row.spent_usd,
     )
     return scheduler.add(task, patience_s, now)

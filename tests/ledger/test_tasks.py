@@ -114,7 +114,7 @@ def test_a_failed_attempt_sends_the_task_back_with_what_was_learned(db: Connecti
 
     attempts.finish(db, [a_finish(task_id, outcome="failed", next_state="held", error=error)])
 
-    assert tasks.held(db, [task_id])[0].tried == [["echo", "too long", learned]]
+    assert tasks.held(db, [task_id])[0].tried == [["echo", "too long", learned, False]]
 
 
 def test_a_second_attempt_adds_its_cost_to_the_first(db: Connection, epoch: int):

@@ -66,7 +66,7 @@ def test_what_a_dead_worker_ran_is_held_again_at_its_reserved_cost(db: Connectio
     assert failed == []
     assert row_of(db, task_id) == ("held", "lost", RESERVED, None)
     (held,) = tasks.held(db)
-    assert held.tried == [["echo", "lost", None]], "its model has taught us nothing"
+    assert held.tried == [["echo", "lost", None, True]], "its model has taught us nothing"
     assert held.spent_usd == RESERVED
 
 
@@ -199,5 +199,5 @@ def test_a_worker_hands_back_what_it_runs_and_what_it_has_not_begun(db: Connecti
     assert row_of(db, waiting) == ("held", "cancelled", Decimal(0), None)
     assert row_of(db, elsewhere)[0] == "running"
     assert row_of(db, ended)[0] == "succeeded"
-    nothing_learned = [["echo", "stopped", None]]
+    nothing_learned = [["echo", "stopped", None, False]]
     assert {row.id: row.tried for row in tasks.held(db)} == {begun: nothing_learned, waiting: nothing_learned}

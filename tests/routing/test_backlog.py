@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.backlog import Backlog, rank
+from routing.lessons import Tried
 from routing.plan import Plan, Refuse, Run, Wait
 from routing.task import Task
 from tests.routing.made import NOW, SECOND, a_model, a_task
@@ -120,7 +121,7 @@ def test_a_task_that_comes_back_is_taken_once():
     """A failed attempt sends its task back with what was learned."""
     task = a_task()
     backlog = backlog_of(task)
-    again = a_task(id=task.id, tried=(("m", "failed"),))
+    again = a_task(id=task.id, tried=(Tried("m", "failed", None),))
 
     backlog.add(again)
 

@@ -145,6 +145,24 @@ def test_what_a_task_has_cost_so_far_counts_against_its_bound():
     )
 
 
+def test_tasks_that_lost_a_worker_run_one_at_a_time():
+    """Whoever was lost beside the one that kills workers must not be lost beside it again and again."""
+    scheduler = a_scheduler()
+    lost = (Tried("paid", "lost", None, is_lost=True),)
+    for _ in range(3):
+        scheduler.add(a_task(model="paid", tried=lost, needs=Needs(10, 100, max_tier="paid")), 0, NOW)
+    scheduler.add(a_task(model="paid"), 0, NOW)
+
+    assert sorted(went_to(scheduler, 0)) == ["paid", "paid"]
+    assert len(scheduler.backlog) == 2
+    suspect = next(iter(scheduler.backlog.tasks.values()))
+    objection = dict(scheduler.decide(suspect, NOW).passed_over)["paid"]
+    assert objection.why == "a worker died with it; another such task runs on queue paid first"
+    first = next(key for key, attempt in scheduler.vitals.under_way.items() if attempt.is_suspect)
+    scheduler.vitals.ended(first, an_end())
+    assert went_to(scheduler, 1) == ["paid"]
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(["post", "cheap", None]),

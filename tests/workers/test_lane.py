@@ -193,7 +193,7 @@ def test_what_does_not_end_in_time_is_handed_back(scene: Scene, db: Connection, 
     assert is_drained == hears
     assert attempt_of(db, task_id) == ("cancelled", Decimal("0.5"), None, "WorkerStoppedError")
     (held,) = tasks.held(db, [task_id])
-    assert [lesson for _, _, lesson in held.tried] == [None]
+    assert [lesson for _, _, lesson, _ in held.tried] == [None]
     engine.may_end.set()
     with pytest.raises(Ignore):
         running.result(WAIT_S)
