@@ -21,6 +21,10 @@ SLACK = timedelta(seconds=1)
 """Between the claim and the moment at which the provider counts the request, and between two clocks."""
 
 
+DAYS_KEPT = 2
+"""Today's count, and that of the day before or after it."""
+
+
 class Placed(NamedTuple):
     """An attempt that may still call, or is calling."""
 
@@ -52,9 +56,8 @@ class Usage:
     placed: dict[Key, Placed] = field(default_factory=dict[Key, Placed])
     recent: list[Called] = field(default_factory=list[Called])
     """In order of the moments from which they count; pruned as they leave the minute."""
-    day: date = date.min
-    calls_today: int = 0
-    """Ended calls of `day`, UTC."""
+    calls_on: dict[date, int] = field(default_factory=dict[date, int])
+    """Ended calls by day, UTC; one that began right before midnight may arrive, and count, on the next."""
 
     def place(self, key: Key, tokens: int, claimed_at: datetime | None = None) -> None:
         """Take note of an attempt that was placed, or of its claim."""
@@ -66,14 +69,14 @@ class Usage:
         if claimed_at is None:
             return
         insort(self.recent, Called(claimed_at, tokens))
-        self.count_on(claimed_at.date(), 1)
+        for day in {claimed_at.date(), (claimed_at + SLACK).date()}:
+            self.count_on(day, 1)
 
     def count_on(self, day: date, calls: int) -> None:
-        """Add calls to a day's count; an older day than the one that is counted does not matter any more."""
-        if day > self.day:
-            self.day, self.calls_today = day, 0
-        if day == self.day:
-            self.calls_today += calls
+        """Add calls to a day's count; days before the last one do not matter any more."""
+        self.calls_on[day] = self.calls_on.get(day, 0) + calls
+        if len(self.calls_on) > DAYS_KEPT:
+            del self.calls_on[min(self.calls_on)]
 
     def full(self, limits: Limits, tokens: int, now: datetime) -> Full | None:
         """Say which limit leaves no room for one more attempt; None: there is room.
@@ -98,7 +101,7 @@ class Usage:
         minute = len(self.recent) + len(running) + self.unclaimed
         tokens = sum(call.tokens for call in (*self.recent, *running))
         tokens += sum(placed.tokens for placed in self.placed.values() if placed.claimed_at is None)
-        today = len(self.placed) + (self.calls_today if self.day == now.date() else 0)
+        today = len(self.placed) + self.calls_on.get(now.date(), 0)
         counts = (
             (limits.requests_per_minute, minute, "requests this minute"),
             (limits.requests_per_day, today, "requests today"),
@@ -114,8 +117,7 @@ class Usage:
     def full_day(self, limit: int | None, now: datetime) -> Full | None:
         if limit is None:
             return None
-        ended = self.calls_today if self.day == now.date() else 0
-        if ended + len(self.placed) < limit:
+        if self.calls_on.get(now.date(), 0) + len(self.placed) < limit:
             return None
         midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
         return Full(f"{limit} requests a day", midnight)

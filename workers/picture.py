@@ -58,6 +58,8 @@ def read_vitals(db: Connection, catalog: Catalog, now: datetime) -> Vitals:
 def read_limits(vitals: Vitals, db: Connection, now: datetime) -> None:
     """Count the calls of the last minute and of today."""
     models = vitals.catalog.models
+    # A call that began right before midnight may have reached its provider after it.
+    midnight = datetime.combine(now.date(), time(), UTC) - SLACK
     vitals.remember_calls(
         recent=(
             (models[call.model], Called(call.claimed_at, call.tokens or 0))
@@ -67,7 +69,7 @@ def read_limits(vitals: Vitals, db: Connection, now: datetime) -> None:
         today=now.date(),
         calls_today=(
             (models[model], calls)
-            for model, calls in attempts.calls_since(db, datetime.combine(now.date(), time(), UTC)).items()
+            for model, calls in attempts.calls_since(db, midnight).items()
             if model in models
         ),
     )

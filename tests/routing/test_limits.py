@@ -215,6 +215,19 @@ def test_no_minute_of_the_provider_sees_more_than_is_allowed(
         assert sum(1 for other in calls if call <= other < call + MINUTE) <= allowed
 
 
+def test_a_call_right_before_midnight_counts_on_both_days():
+    """It is claimed on one day and reaches its provider on the next, whose quota it takes."""
+    allowed = limits(requests_per_day=1)
+    last_moment = NOW.replace(hour=23, minute=59, second=59, microsecond=900_000)
+    usage, key = Usage(), a_key()
+    usage.place(key, 1)
+    usage.end(key, last_moment, 1)
+
+    assert usage.full(allowed, 1, last_moment + SECOND / 20) is not None
+    assert usage.full(allowed, 1, last_moment + 10 * SECOND) is not None
+    assert usage.full(allowed, 1, last_moment + 86401 * SECOND) is None
+
+
 @pytest.mark.parametrize("ended", [0, 3])
 def test_a_picture_begun_anew_counts_what_was_before(ended: int):
     """A restart of the dispatcher must not give the day's quota once more."""
@@ -223,4 +236,4 @@ def test_a_picture_begun_anew_counts_what_was_before(ended: int):
     vitals.remember_calls([(FREE, Called(NOW, 5))] * ended, TODAY, [(FREE, ended)])
 
     usage = vitals.usage["model free"]
-    assert (len(usage.recent), usage.calls_today) == (ended, ended)
+    assert (len(usage.recent), usage.calls_on.get(TODAY, 0)) == (ended, ended)
