@@ -14,7 +14,7 @@ from routing.backlog import Backlog
 from routing.candidates import Candidates
 from routing.objection import Objection
 from routing.plan import Plan, Refuse, Run, Wait, output_tokens, plan, suiting, under_way
-from routing.task import Task, patience_end
+from routing.task import DEFAULT_PATIENCE_S, Needs, Task, patience_end
 from routing.vitals import Vitals
 
 
@@ -89,3 +89,11 @@ class Scheduler:
         """Tell when the clock alone changes something; None: never."""
         moments = [moment for moment in (self.backlog.next_moment(), self.look_again_at) if moment]
         return min(moments, default=None)
+
+
+def patience_of(catalog: Catalog, profile: str | None, needs: Needs) -> float:
+    """Tell how long a task waits for a cheaper model: its own patience, else its profile's."""
+    if needs.patience_s is not None:
+        return needs.patience_s
+    known = catalog.profiles.get(profile) if profile else None
+    return known.patience_s if known else DEFAULT_PATIENCE_S

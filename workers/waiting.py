@@ -4,17 +4,13 @@ from datetime import datetime
 
 from ledger.tasks import HeldTask
 from routing.lessons import Tried, lesson_from
-from routing.scheduler import Scheduler
-from routing.task import DEFAULT_PATIENCE_S, Task, needs_from
+from routing.scheduler import Scheduler, patience_of
+from routing.task import Task, needs_from
 
 
 def let_wait(scheduler: Scheduler, row: HeldTask, now: datetime) -> Task:
     """Add a ledger row to what waits; its patience is its own, else its profile's."""
     needs = needs_from(row.needs)
-    profile = scheduler.catalog.profiles.get(row.profile) if row.profile else None
-    patience_s = needs.patience_s
-    if patience_s is None:
-        patience_s = profile.patience_s if profile else DEFAULT_PATIENCE_S
     task = Task(
         id=row.id,
         profile=row.profile,
@@ -32,4 +28,4 @@ def let_wait(scheduler: Scheduler, row: HeldTask, now: datetime) -> Task:
         ),
         spent_usd=row.spent_usd,
     )
-    return scheduler.add(task, patience_s, now)
+    return scheduler.add(task, patience_of(scheduler.catalog, row.profile, needs), now)
