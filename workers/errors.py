@@ -9,6 +9,8 @@ FleetError
 ├── ModelFileError           a local model's file is not here and cannot be fetched
 ├── UnknownTaskError         no task, or more than one, has that id
 ├── TextRemovedError         a result is asked for whose text is no longer kept
+├── TraceError               a workload trace cannot be read
+├── NothingToReplayError     no recorded task is of the time that was named
 ├── FleetIsUpError           somebody keeps the fleet of this home up already
 ├── WorkersDiedError         a task was lost with its worker, again and again
 ├── WorkerStoppedError       a worker was stopped before it could answer
@@ -16,6 +18,7 @@ FleetError
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class FleetError(Exception):
@@ -179,3 +182,40 @@ class UnknownTaskError(FleetError):
 
     def __str__(self) -> str:
         return f"{self.asked!r} {self.why}; {self.what_to_do}"
+
+
+class TraceError(FleetError):
+    """A workload trace cannot be read."""
+
+    def __init__(self, path: Path | str, line: int, column: str, expected: str, found: str) -> None:
+        """Describe the fault.
+
+        Args:
+            path: of the file.
+            line: from 1; 0: the whole file.
+            column: empty: the whole line.
+            expected: what should be there.
+            found: what is there.
+        """
+        super().__init__(str(path), line, column, expected, found)
+        self.path = str(path)
+        self.line = line
+        self.column = column
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}" if self.line else self.path
+        column = f"column {self.column}: " if self.column else ""
+        return f"{where}: {column}expected {self.expected}, got {self.found:.200}"
+
+
+class NothingToReplayError(FleetError):
+    """No recorded task is of the time that was named."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.why}; name a longer time with --since, or a workload with --trace FILE.csv"
