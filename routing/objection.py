@@ -15,6 +15,8 @@ class Objection:
     """When it ends, where that is known."""
     is_worth_waiting: bool = False
     """True: it comes free by itself, so a dearer candidate can wait."""
+    only_before_paid: bool = False
+    """True: it is waited for rather than paying, but not rather than taking another that costs nothing."""
     ends_plan: bool = False
     """True: no candidate after this one is looked at."""
 

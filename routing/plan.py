@@ -66,7 +66,7 @@ def plan(task: Task, candidates: Sequence[Model], catalog: Catalog, vitals: Vita
         before the one taken.
     """
     passed_over: list[tuple[str, Objection]] = []
-    busy: list[Model] = []
+    busy: list[tuple[Model, Objection]] = []
     for model in candidates:
         objection = objection_to(model, task, catalog, vitals, now)
         if objection is None and now < task.patient_until:
@@ -77,7 +77,7 @@ def plan(task: Task, candidates: Sequence[Model], catalog: Catalog, vitals: Vita
         if objection.ends_plan:
             return Refuse(tuple(passed_over)) if objection.is_final else Wait(tuple(passed_over))
         if is_worth_waiting(objection, task.patient_until, now):
-            busy.append(model)
+            busy.append((model, objection))
     if all(objection.is_final for _, objection in passed_over):
         return Refuse(tuple(passed_over))
     return Wait(tuple(passed_over))
@@ -96,11 +96,13 @@ def is_worth_waiting(objection: Objection, patient_until: datetime, now: datetim
 
 
 def too_early(
-    model: Model, busy: Sequence[Model], catalog: Catalog, patient_until: datetime
+    model: Model, busy: Sequence[tuple[Model, Objection]], catalog: Catalog, patient_until: datetime
 ) -> Objection | None:
     """Say which busy candidate is worth waiting for instead of taking this one; None: none is."""
     is_stopgap = model.name in catalog.routing.last_resort
-    for better in busy:
+    for better, objection in busy:
+        if objection.only_before_paid and model.tier != "paid":
+            continue
         if is_stopgap or TIERS.index(better.tier) < TIERS.index(model.tier):
             why = f"ready, but {better.name} is worth waiting for until {patient_until:%H:%M:%S} UTC"
             return Objection(why, until=patient_until)
@@ -114,9 +116,7 @@ def objection_to(
     unfit = unfitness(model, task, catalog, now.date(), vitals.estimates)
     if unfit is not None:
         return Objection(unfit, is_final=True)
-    if not vitals.slots.get(model.queue):
-        return Objection(f"no live worker on queue {model.queue}")
-    closed = vitals.closed(model, now)
+    closed = absence(model, vitals) or vitals.closed(model, now)
     if closed is not None:
         return closed
     most = most_used(model, task.needs, now.date())
@@ -138,6 +138,16 @@ def no_room(queue: str, task: Task, vitals: Vitals) -> str | None:
         # Else those that were lost beside the culprit would be lost beside it again and again.
         return f"a worker died with it; another such task runs on queue {queue} first"
     return None
+
+
+def absence(model: Model, vitals: Vitals) -> Objection | None:
+    """Say that nobody serves a model; None: somebody does."""
+    if vitals.slots.get(model.queue):
+        return None
+    why = f"no live worker on queue {model.queue}"
+    if model.queue not in vitals.away:
+        return Objection(why)
+    return Objection(f"{why}, but one is expected back", is_worth_waiting=True, only_before_paid=True)
 
 
 def unfitness(model: Model, task: Task, catalog: Catalog, today: date, estimates: Estimates) -> str | None:

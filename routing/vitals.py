@@ -2,9 +2,9 @@
 
 from bisect import insort
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -26,6 +26,10 @@ A slow model gets none: its next task is bound only when a slot is free, and can
 """
 
 MOST_AHEAD = 1000
+
+
+AWAY = timedelta(hours=6)
+"""How long a worker that went silent without a goodbye is expected back: a Mac that sleeps, say."""
 
 
 class UnderWay(NamedTuple):
@@ -76,6 +80,8 @@ class Vitals:
     catalog: Catalog
     slots: Mapping[str, int] = field(default_factory=dict[str, int])
     """Attempts that live workers can run at once, by queue."""
+    away: Collection[str] = ()
+    """Queues without a live worker whose last one is expected back."""
     under_way: dict[Key, UnderWay] = field(default_factory=dict[Key, UnderWay])
     in_queue: Counter[str] = field(default_factory=Counter[str])
     """Attempts under way, by queue."""

@@ -33,7 +33,7 @@ from workers.failure import stored
 from workers.inbox import Inbox
 from workers.intake import Arrived, Intake, first_attempt, held_form
 from workers.messages import lane_message
-from workers.picture import ended_form, read_slots, read_vitals
+from workers.picture import ended_form, read_away, read_slots, read_vitals
 from workers.sweep import Sweep
 from workers.waiting import let_wait
 
@@ -190,6 +190,7 @@ class Brain:
         if slots != self.vitals.slots:
             log.info("workers", slots=dict(slots))
         self.vitals.slots = slots
+        self.vitals.away = read_away(self.db, slots)
 
     def expire(self) -> None:
         """Fail the tasks whose deadline has passed while they waited; nothing was spent on them."""

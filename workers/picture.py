@@ -1,6 +1,7 @@
 """The picture that decisions are made on, read from the ledger: by a new brain, and by whoever asks."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
@@ -16,7 +17,7 @@ from routing.lessons import lesson_from
 from routing.limits import MINUTE, SLACK, Called
 from routing.pace import seen_pace
 from routing.task import needs_from
-from routing.vitals import Ended, UnderWay, Vitals
+from routing.vitals import AWAY, Ended, UnderWay, Vitals
 
 STALE_S = 10.0
 """A worker that was not seen for so long is no longer counted on: five of its beats."""
@@ -34,7 +35,8 @@ def read_vitals(db: Connection, catalog: Catalog, now: datetime) -> Vitals:
     Args:
         now: aware, UTC.
     """
-    vitals = Vitals(catalog, slots=read_slots(db))
+    slots = read_slots(db)
+    vitals = Vitals(catalog, slots=slots, away=read_away(db, slots))
     read_limits(vitals, db, now)
     read_budgets(vitals, db, now)
     read_health(vitals, db, now)
@@ -140,3 +142,9 @@ def read_slots(db: Connection) -> Counter[str]:
     for worker in workers.present(db, STALE_S):
         slots.update(worker.slots)
     return slots
+
+
+def read_away(db: Connection, slots: Mapping[str, int]) -> frozenset[str]:
+    """List the queues whose workers went silent and are expected back; one that said goodbye is not."""
+    lately = workers.present(db, AWAY.total_seconds())
+    return frozenset(queue for worker in lately for queue in worker.slots if not slots.get(queue))

@@ -1,7 +1,7 @@
 """Who decides in a simulation: the fleet, and the simple policies that it is compared with."""
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -60,8 +60,8 @@ class Policy(Protocol):
         """Take a task in."""
         ...
 
-    def see_workers(self, slots: Mapping[str, int]) -> None:
-        """Take note of who is there."""
+    def see_workers(self, slots: Mapping[str, int], away: Collection[str]) -> None:
+        """Take note of who is there, and on which queues one is away who is expected back."""
         ...
 
     def claimed(self, key: Key, at: datetime) -> None:
@@ -99,9 +99,10 @@ class Fleet:
     def hold(self, task: Task, now: datetime) -> None:
         self.scheduler.add(task, patience_of(self.catalog, task.profile, task.needs), now)
 
-    def see_workers(self, slots: Mapping[str, int]) -> None:
+    def see_workers(self, slots: Mapping[str, int], away: Collection[str]) -> None:
         """Take note of the slots that there are."""
         self.scheduler.vitals.slots = slots
+        self.scheduler.vitals.away = away
 
     def claimed(self, key: Key, at: datetime) -> None:
         """Count the call from its begin."""
@@ -196,7 +197,7 @@ class Gateway:
         self.entered += 1
         heapq.heappush(self.due, (at, self.entered, passage))
 
-    def see_workers(self, slots: Mapping[str, int]) -> None:
+    def see_workers(self, slots: Mapping[str, int], away: Collection[str]) -> None:
         """Know nothing of workers."""
 
     def claimed(self, key: Key, at: datetime) -> None:

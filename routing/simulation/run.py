@@ -18,7 +18,7 @@ from routing.simulation.meter import Meter
 from routing.simulation.policies import Arrival, GiveUp, Policy, Start
 from routing.simulation.tally import Tally
 from routing.simulation.world import Outage, World
-from routing.vitals import Ended
+from routing.vitals import AWAY, Ended
 
 CLAIM_AFTER = timedelta(milliseconds=50)
 """From a placement, or from a slot that came free, to the claim."""
@@ -65,7 +65,8 @@ class Lane:
 
     slots: int
     running: int = 0
-    is_away: bool = False
+    left_at: datetime | None = None
+    """None: they are there."""
     waiting: deque[Call] = field(default_factory=deque[Call])
 
 
@@ -111,12 +112,13 @@ class Simulation:
             return
         self.begin = self.now = arrivals[0].task.accepted_at
         self.end = arrivals[-1].task.accepted_at
-        self.policy.see_workers(self.slots())
+        self.look_at_workers()
         for outage in self.world.outages:
             if outage.subject in self.lanes:
                 lane = self.lanes[outage.subject]
                 self.at(outage.begin, self.leave, lane)
                 self.at(outage.begin + MISSED_AFTER, self.look_at_workers)
+                self.at(outage.begin + AWAY, self.look_at_workers)
                 self.at(outage.end, self.come_back, outage.subject, lane)
         for arrival in arrivals:
             self.at(arrival.task.accepted_at, self.arrive, arrival)
@@ -164,7 +166,7 @@ class Simulation:
             self.fill(lane)
         elif decision.model.engine == "cloud":
             self.at(self.now + CLAIM_AFTER, self.claim, call)
-        elif lane.is_away or not lane.slots:
+        elif lane.left_at or not lane.slots:
             self.at(self.now + CLAIM_AFTER, self.find_nobody, call)
         else:
             lane.waiting.append(call)
@@ -185,24 +187,27 @@ class Simulation:
         self.policy.arrive(arrival, self.now)
 
     def leave(self, lane: Lane) -> None:
-        lane.is_away = True
+        lane.left_at = lane.left_at or self.now
 
     def come_back(self, queue: str, lane: Lane) -> None:
         if self.world.outage([queue], self.now, self.now) is None:
-            lane.is_away = False
+            lane.left_at = None
             self.look_at_workers()
             self.fill(lane)
 
     def look_at_workers(self) -> None:
         self.is_news = True
-        self.policy.see_workers(self.slots())
-
-    def slots(self) -> dict[str, int]:
-        return {queue: lane.slots for queue, lane in self.lanes.items() if lane.slots and not lane.is_away}
+        there = {queue: lane.slots for queue, lane in self.lanes.items() if lane.slots and not lane.left_at}
+        away = {
+            queue
+            for queue, lane in self.lanes.items()
+            if lane.slots and lane.left_at and self.now - lane.left_at < AWAY
+        }
+        self.policy.see_workers(there, away)
 
     def fill(self, lane: Lane) -> None:
         """Let the workers of a lane take what waits there."""
-        while lane.waiting and not lane.is_away and lane.running < lane.slots:
+        while lane.waiting and not lane.left_at and lane.running < lane.slots:
             lane.running += 1
             self.at(self.now + CLAIM_AFTER, self.claim, lane.waiting.popleft())
 

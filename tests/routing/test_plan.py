@@ -123,6 +123,31 @@ def test_a_candidate_without_a_worker_is_passed_over_and_says_so():
     }
 
 
+CHORES = a_catalog(PAID, FREE, LOCAL, profiles=(a_profile("chores", "qwen", fallbacks=("trinity", "kimi")),))
+
+
+@pytest.mark.parametrize(
+    ("away", "patience_s", "there", "taken"),
+    [
+        (["cpu.qwen"], 60, ["paid"], None),
+        (["cpu.qwen"], 60, ["paid", "free"], "trinity"),
+        (["cpu.qwen"], 0, ["paid"], "kimi"),
+        ([], 60, ["paid"], "kimi"),
+    ],
+    ids=["rather than pay", "not rather than what is free too", "not for ever", "not where there was none"],
+)
+def test_a_task_waits_for_a_worker_that_is_expected_back(
+    away: list[str], patience_s: float, there: list[str], taken: str | None
+):
+    """A Mac slept for an hour, and everything that had two hours to wait was paid for at once."""
+    vitals = proven(Vitals(CHORES, slots=dict.fromkeys(there, 4), away=away))
+    task = a_task(profile="chores", patient_until=NOW + timedelta(seconds=patience_s))
+
+    decision = decide(task, vitals, CHORES)
+
+    assert (decision.model.name if isinstance(decision, Run) else None) == taken
+
+
 def test_a_task_waits_while_every_slot_is_taken():
     """Bound at the last moment: until a slot is free the task can still change its mind."""
     vitals = some_vitals({"cpu.qwen": 2}, {"qwen": 2})
