@@ -16,7 +16,7 @@ UV_VERSION := 0.13.9
 HOST := $(shell uname -sm)
 EXTRAS ?= $(if $(filter Darwin arm64,$(HOST)),host cpu mlx,host cpu)
 
-BENCHMARKS := pipeline history brain
+BENCHMARKS := pipeline history brain policy
 
 UV := .cache/uv/bin/uv
 VENV := .venv
