@@ -52,6 +52,8 @@ class Health:
     closed_why: str = ""
     closed_by: Lesson | None = None
     """The lesson that closed it; None: it is open and known to work, or nothing is known."""
+    failed_at: datetime | None = None
+    """When the service failed last."""
     proven_at: datetime | None = None
     """When a call succeeded last."""
     under_way: set[Key] = field(default_factory=set[Key])
@@ -68,6 +70,7 @@ class Health:
                 return
             case "fault":
                 self.failures += 1
+                self.failed_at = at
                 if self.failures < FAULTS_THAT_OPEN:
                     return
                 why = f"failed {self.failures} times in a row"

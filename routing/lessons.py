@@ -74,19 +74,30 @@ def as_stored(lesson: Lesson) -> dict[str, Any]:
 
 
 MOST_FAULTS = 2
-"""Failures of the service after which a task does not go to the same model again."""
+"""Failures of the service after which a task comes back to the same model only after a pause."""
+
+FAULTS_THAT_END = 10
+"""Failures of the service after which it does not come back: the task may be the cause."""
 
 
 def used_up(tried: tuple[Tried, ...], model: str) -> str | None:
     """Say why a task must not go to a model again; None: it may.
 
-    Limits and accounts are no reason: a task waits for those. A service that failed gets a second chance.
+    Limits and accounts are no reason: a task waits for those. Nor is an outage, for a while: see `faults_on`.
     """
-    faults = 0
     for attempt in tried:
-        if attempt.model != model or attempt.lesson is None:
-            continue
-        faults += attempt.lesson.cause == "fault"
-        if attempt.lesson.again != "same" or faults >= MOST_FAULTS:
+        if attempt.model == model and attempt.lesson is not None and attempt.lesson.again != "same":
             return f"tried: {attempt.why}"
-    return None
+    faults = faults_on(tried, model)
+    return f"tried: {faults[-1].why}" if len(faults) >= FAULTS_THAT_END else None
+
+
+def faults_on(tried: tuple[Tried, ...], model: str) -> list[Tried]:
+    """List the attempts of a task on a model whose service failed."""
+    return [each for each in tried if each.model == model and each.lesson and each.lesson.cause == "fault"]
+
+
+def unlucky_with(tried: tuple[Tried, ...]) -> tuple[str, ...]:
+    """List the models that a task comes back to only after a pause."""
+    models = sorted({each.model for each in tried})
+    return tuple(model for model in models if len(faults_on(tried, model)) >= MOST_FAULTS)

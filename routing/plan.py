@@ -9,7 +9,8 @@ from config.catalog import Catalog
 from config.models import TIERS, Model
 from routing.budgets import Amount
 from routing.estimates import Estimates
-from routing.lessons import used_up
+from routing.health import pause
+from routing.lessons import MOST_FAULTS, faults_on, used_up
 from routing.limits import MINUTE, SLACK
 from routing.objection import Objection, PassedOver
 from routing.price import cost_usd
@@ -116,7 +117,7 @@ def objection_to(
     unfit = unfitness(model, task, catalog, now.date(), vitals.estimates)
     if unfit is not None:
         return Objection(unfit, is_final=True)
-    closed = absence(model, vitals) or vitals.closed(model, now)
+    closed = absence(model, vitals) or vitals.closed(model, now) or bad_luck(model, task, vitals, now)
     if closed is not None:
         return closed
     most = most_used(model, task.needs, now.date())
@@ -148,6 +149,17 @@ def absence(model: Model, vitals: Vitals) -> Objection | None:
     if model.queue not in vitals.away:
         return Objection(why)
     return Objection(f"{why}, but one is expected back", is_worth_waiting=True, only_before_paid=True)
+
+
+def bad_luck(model: Model, task: Task, vitals: Vitals, now: datetime) -> Objection | None:
+    """Say that a task failed on a model again and again; another one takes it, or the same after a pause."""
+    if not task.tried:
+        return None
+    faults, failed_at = faults_on(task.tried, model.name), vitals.failed_at(model)
+    if len(faults) < MOST_FAULTS or failed_at is None:
+        return None
+    until = failed_at + pause(len(faults) - MOST_FAULTS, (task.id, task.number))
+    return Objection(f"tried: {faults[-1].why}", until=until) if now < until else None
 
 
 def unfitness(model: Model, task: Task, catalog: Catalog, today: date, estimates: Estimates) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from config.models import Capability, Tier
-from routing.lessons import Tried
+from routing.lessons import Tried, unlucky_with
 from routing.tokens import ASCII
 
 
@@ -63,7 +63,9 @@ class Task:
     @property
     def kind(self) -> tuple[object, ...]:
         """What tasks of an agent have in common that get the same plan at the same moment."""
-        return (self.agent, self.profile, self.focus, self.model, self.suits, self.purse, self.is_suspect)
+        unlucky = unlucky_with(self.tried) if self.tried else ()
+        whose = (self.agent, self.profile, self.focus, self.model)
+        return (*whose, self.suits, self.purse, unlucky, self.is_suspect)
 
     @property
     def is_suspect(self) -> bool:

@@ -122,6 +122,15 @@ class Vitals:
                     return objection
         return None
 
+    def failed_at(self, model: Model) -> datetime | None:
+        """Tell when the service of a model failed last; None: never, or it has answered since."""
+        failures = [
+            health.failed_at
+            for subject in self.subjects[model.name]
+            if (health := self.health.get(subject.name)) and health.failures and health.failed_at
+        ]
+        return max(failures, default=None)
+
     def full(self, model: Model, tokens: int, now: datetime) -> Full | None:
         """Say which limit of a model, or of its account, leaves no room; None: there is room."""
         for subject in self.subjects[model.name]:

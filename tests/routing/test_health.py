@@ -257,11 +257,20 @@ def test_a_model_that_is_gone_is_asked_for_again_under_its_new_id():
         ([], True),
         ([Lesson("rate_limit", again="same")] * 50, True),
         ([Lesson("fault", again="same")], True),
-        ([Lesson("fault", again="same")] * 2, False),
+        ([Lesson("fault", again="same")] * 9, True),
+        ([Lesson("fault", again="same")] * 10, False),
         ([Lesson("task", again="other")], False),
         ([None] * 5, True),
     ],
-    ids=["untried", "limited", "failed once", "failed twice", "too long for it", "workers lost"],
+    ids=[
+        "untried",
+        "limited",
+        "failed once",
+        "failed often",
+        "failed ten times",
+        "too long for it",
+        "workers lost",
+    ],
 )
 def test_a_task_comes_back_to_a_model_that_was_merely_limited(lessons: list[Lesson | None], *, may: bool):
     """Or the first 429 would send it to a model that costs money."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.models import Model, Provider
+from routing.lessons import FAULTS_THAT_END
 from routing.simulation.chance import chance, spread
 from routing.simulation.meter import Meter
 from routing.simulation.policies import (
@@ -206,6 +207,32 @@ def test_immediate_fallback_loses_what_the_fleet_waits_for():
 
     assert simulate(world, immediate_fallback(CATALOG), arrivals).failed == 4
     assert simulate(world, Fleet(CATALOG), arrivals).succeeded == 4
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_an_outage_of_the_only_model_loses_no_task(count: int):
+    """Two failures within a second ended tasks that had all day."""
+    lone = a_paid_model("lone")
+    catalog = a_catalog(lone, profiles=(a_profile("only", "lone", fallbacks=()),))
+    arrivals = [an_arrival(number, NOW, "only") for number in range(count)]
+    down = Outage("lone", NOW - SECOND, NOW + 900 * SECOND)
+
+    tally = simulate(World(catalog, outages=[down], fault_rate={}), Fleet(catalog), arrivals)
+
+    assert tally.succeeded == count
+    assert max(tally.waits_s) < 900 + 400
+    assert tally.faulty < 20
+
+
+def test_a_service_that_always_fails_ends_a_task():
+    """The task itself may be what it fails on, and would be tried for ever."""
+    lone = a_paid_model("lone")
+    catalog = a_catalog(lone, profiles=(a_profile("only", "lone", fallbacks=()),))
+    world = World(catalog, fault_rate={"paid": 1.0})
+
+    tally = simulate(world, Fleet(catalog), [an_arrival(0, NOW, "only")])
+
+    assert (tally.failed, tally.faulty) == (1, FAULTS_THAT_END)
 
 
 def test_all_paid_pays_for_what_is_free():
