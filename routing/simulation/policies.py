@@ -81,6 +81,10 @@ class Policy(Protocol):
         ...
 
 
+MOST_LOSSES = 3
+"""Workers that a task may take with it; as in the fleet."""
+
+
 class Fleet:
     """The fleet's own policy: the dispatcher's scheduler, fed as the dispatcher feeds it."""
 
@@ -91,6 +95,8 @@ class Fleet:
         self.catalog = catalog
         self.scheduler = Scheduler(catalog)
         self.running: dict[UUID, Start] = {}
+        self.ill_fated: list[Task] = []
+        """Tasks that lost their workers too often."""
 
     def arrive(self, arrival: Arrival, now: datetime) -> None:
         """Let a task wait."""
@@ -118,10 +124,15 @@ class Fleet:
         if spent is None:
             spent = worst_cost_usd(model, task.needs, now.date()) or Decimal(0)
         tried = (*task.tried, Tried(model.name, why, end.lesson))
+        if sum(attempt.lesson is None for attempt in tried) >= MOST_LOSSES:
+            self.ill_fated.append(task)
+            return
         self.hold(replace(task, tried=tried, spent_usd=task.spent_usd + spent), now)
 
     def act(self, now: datetime) -> Iterator[Start | GiveUp]:
         """Make the decisions of a tick."""
+        while self.ill_fated:
+            yield GiveUp(self.ill_fated.pop(), "failed", "its workers went away again and again")
         for task in self.scheduler.backlog.expired(now):
             yield GiveUp(task, "expired", "its deadline passed")
         self.scheduler.look_again_at = None

@@ -199,6 +199,18 @@ def test_a_worker_that_goes_to_sleep_loses_no_task():
     assert max(tally.waits_s) >= LEASE.total_seconds()
 
 
+def test_a_task_that_loses_its_workers_again_and_again_fails():
+    """The fleet gives up on it, and so must its image."""
+    # Each a second after the task begins again, when the lease of the one before is over.
+    begins = [NOW + SECOND + nap * (LEASE + SECOND) for nap in range(5)]
+    naps = [Outage("mlx.mac", begin, begin + SECOND) for begin in begins]
+    world = World(CATALOG, slots={"free": 0, "paid": 0}, outages=naps, fault_rate={})
+
+    tally = simulate(world, Fleet(CATALOG), [an_arrival(19, NOW, "local")])
+
+    assert (tally.failed, tally.faulty) == (1, 3)
+
+
 def test_immediate_fallback_loses_what_the_fleet_waits_for():
     """This is what the project is for: five minutes without a provider are no reason to lose a task."""
     arrivals = [an_arrival(number, NOW + 5 * SECOND * number, "cheap") for number in range(4)]
