@@ -39,6 +39,9 @@ LONGEST_TOLD = timedelta(days=32)
 PROOF_LASTS = timedelta(minutes=10)
 """How long a success says that a free account still has quota."""
 
+REFUSAL_TAKES = timedelta(seconds=10)
+"""A provider says no at once; a call that still runs after this was let in."""
+
 
 @dataclass
 class Health:
@@ -56,7 +59,8 @@ class Health:
     """When the service failed last."""
     proven_at: datetime | None = None
     """When a call succeeded last."""
-    under_way: set[Key] = field(default_factory=set[Key])
+    under_way: dict[Key, datetime | None] = field(default_factory=dict[Key, datetime | None])
+    """Since when each call runs; None: no worker has claimed it yet."""
 
     def learn(self, lesson: Lesson, key: Key, at: datetime) -> None:
         """Take note of a failure that concerns this model or account.
@@ -120,13 +124,16 @@ class Health:
                 until=self.closed_until,
                 is_worth_waiting=lesson.cause in ("rate_limit", "quota", "fault"),
             )
-        if self.under_way and (lesson is not None or (needs_proof and not self.is_proven(now))):
+        if self.under_way and (lesson is not None or (needs_proof and not self.is_known_to_work(now))):
             why = "after a failure" if lesson is not None else "for a while"
             return Objection(f"{subject} is tried by one task, the first {why}", is_worth_waiting=True)
         return None
 
-    def is_proven(self, now: datetime) -> bool:
-        return self.proven_at is not None and now - self.proven_at < PROOF_LASTS
+    def is_known_to_work(self, now: datetime) -> bool:
+        """Tell whether a call succeeded lately, or runs for longer than a refusal takes."""
+        if self.proven_at is not None and now - self.proven_at < PROOF_LASTS:
+            return True
+        return any(since is not None and now - since > REFUSAL_TAKES for since in self.under_way.values())
 
 
 def is_void(lesson: Lesson, model: Model) -> bool:

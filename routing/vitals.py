@@ -174,7 +174,7 @@ class Vitals:
             for purse in self.purses_of(attempt):
                 purse.reserve(key, purse.counted(attempt.amount) or Decimal(0))
         for subject in self.subjects[model.name]:
-            self.health[subject.name].under_way.add(key)
+            self.health[subject.name].under_way[key] = claimed_at
             if subject.limits is not None:
                 self.usage[subject.name].place(key, attempt.amount.tokens, claimed_at)
 
@@ -209,7 +209,7 @@ class Vitals:
         for purse in self.purses_of(known):
             purse.release(key)
         for subject in self.subjects[known.model.name]:
-            self.health[subject.name].under_way.discard(key)
+            self.health[subject.name].under_way.pop(key, None)
             if subject.limits is not None:
                 self.usage[subject.name].end(key, claimed_at, tokens)
 

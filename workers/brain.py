@@ -17,7 +17,7 @@ from celery import Celery
 from redis import Redis
 
 from config.catalog import Catalog
-from ledger import attempts, tasks
+from ledger import attempts, tasks, unfinished
 from ledger.attempts import Key
 from ledger.connect import Connection, commit_without_waiting, flush
 from ledger.tasks import EndedTask, HeldTask, Placement, QueuedAttempt
@@ -29,6 +29,7 @@ from routing.scheduler import Scheduler
 from routing.task import Task
 from routing.vitals import Vitals
 from workers.callers import tell_cancelled, tell_failed
+from workers.errors import WorkerStoppedError
 from workers.failure import stored
 from workers.inbox import Inbox
 from workers.intake import Arrived, Intake, first_attempt, held_form
@@ -142,7 +143,7 @@ class Brain:
             claimed = attempts.claimed(self.db)
             for key, claimed_at in claimed.items():
                 self.vitals.claimed(key, claimed_at)
-            self.publish_lost(claimed.keys())
+            self.look_for_lost(claimed.keys())
             self.look_at_workers()
         elif "" in hints:
             self.look_at_workers()
@@ -156,21 +157,29 @@ class Brain:
         if unsuccessful:
             self.hold(tasks.held(self.db, unsuccessful))
 
-    def publish_lost(self, claimed: Collection[Key]) -> None:
-        """Publish again what nobody has claimed for long although slots are free: its message is gone.
+    def look_for_lost(self, claimed: Collection[Key]) -> None:
+        """See to what nobody has claimed for long.
 
-        A worker that is killed takes the messages with it that it had received; where one was not lost
-        after all, the claim drops the second.
+        Where slots are free, its message is gone, because a worker that is killed takes the messages with it
+        that it had received: it is published again; where it was not lost after all, the claim drops the
+        second. Where no worker is left, its task waits again, and may go elsewhere.
         """
         if time.monotonic() - self.swept_at < LOST_AFTER_S:
             return
         self.swept_at = time.monotonic()
+        slots = self.vitals.slots
         running = Counter(way.model.queue for key, way in self.vitals.under_way.items() if key in claimed)
         waiting = tasks.unclaimed(self.db, older_than_s=LOST_AFTER_S)
-        lost = [each for each in waiting if running[each.queue] < self.vitals.slots.get(each.queue, 0)]
+        lost = [each for each in waiting if running[each.queue] < slots.get(each.queue, 0)]
         if lost:
             self.publish(lost)
             log.warning("published_again", attempts=len(lost))
+        for queue in {each.queue for each in waiting if not slots.get(each.queue)}:
+            deserted = [(each.task_id, each.number) for each in waiting if each.queue == queue]
+            why = stored(WorkerStoppedError(f"the last worker of queue {queue}"))
+            given_back = unfinished.hand_back(self.db, deserted, worker=None, error=why)
+            self.learn(attempts.hints(list(given_back)))
+            log.warning("deserted", queue=queue, attempts=len(given_back))
 
     def take_back(self) -> None:
         """Let the tasks wait again whose workers died with them."""

@@ -32,6 +32,9 @@ REFUSAL_S = 0.3
 FAULT_S = 5.0
 """Until a call fails that a provider does not answer, on average."""
 
+UNCLAIMED_FOR = timedelta(seconds=15)
+"""How long a dispatcher lets an attempt lie on a queue that nobody serves any more."""
+
 MISSED_AFTER = timedelta(seconds=10)
 """How long a worker may be silent before it is no longer counted on; as in the fleet."""
 
@@ -118,6 +121,7 @@ class Simulation:
                 lane = self.lanes[outage.subject]
                 self.at(outage.begin, self.leave, lane)
                 self.at(outage.begin + MISSED_AFTER, self.look_at_workers)
+                self.at(outage.begin + MISSED_AFTER + UNCLAIMED_FOR, self.desert, lane)
                 self.at(outage.begin + AWAY, self.look_at_workers)
                 self.at(outage.end, self.come_back, outage.subject, lane)
         for arrival in arrivals:
@@ -194,6 +198,15 @@ class Simulation:
             lane.left_at = None
             self.look_at_workers()
             self.fill(lane)
+
+    def desert(self, lane: Lane) -> None:
+        """Give back what lies on the queue of workers that are away, as the dispatcher does."""
+        if not lane.left_at or not self.policy.has_workers:
+            return
+        deserted = list(lane.waiting)
+        lane.waiting.clear()
+        for call in deserted:
+            self.finish(call, "cancelled", "no worker was left", None, is_in_lane=False)
 
     def look_at_workers(self) -> None:
         self.is_news = True

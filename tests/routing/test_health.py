@@ -133,11 +133,11 @@ def test_a_circuit_opens_after_failures_in_a_row_and_one_probe_closes_it():
     opened = objection(health, NOW + SECOND)
     later = NOW + timedelta(seconds=FIRST_PAUSE_S)
     may_probe = objection(health, later)
-    health.under_way.add(a_key())
+    health.under_way[a_key()] = NOW
     while_probing = objection(health, later)
     health.under_way.clear()
     health.succeed(later + SECOND)
-    health.under_way.add(a_key())
+    health.under_way[a_key()] = NOW
 
     assert opened is not None
     assert opened.why == "model x failed 3 times in a row"
@@ -225,6 +225,19 @@ def test_a_free_account_is_trusted_again_once_one_task_succeeded():
     assert isinstance(plan(a_task(), [free], catalog, vitals, NOW + 2 * SECOND), Run)
     later = NOW + SECOND + PROOF_LASTS
     assert isinstance(plan(a_task(), [free], catalog, vitals, later), Wait)
+
+
+def test_a_long_answer_of_a_free_account_does_not_hold_the_others_back():
+    """A refusal comes at once; nobody has to wait three minutes for the end of a long answer."""
+    free = a_model("free", tier="free")
+    catalog = a_catalog(free)
+    vitals = Vitals(catalog, slots={"free": 20})
+    vitals.placed(a_key(), an_attempt(free), claimed_at=NOW)
+
+    soon, later = (plan(a_task(), [free], catalog, vitals, NOW + seconds * SECOND) for seconds in (9, 11))
+
+    assert isinstance(soon, Wait)
+    assert isinstance(later, Run)
 
 
 def test_a_paid_model_is_never_held_back_for_a_probe_without_a_failure():

@@ -1,5 +1,6 @@
 """The brain's tick and the lane's run, in one process, on a real Redis and a real Postgres."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -192,6 +193,32 @@ def test_a_lost_message_is_published_again_while_slots_are_free(
 
     assert too_early == 0
     assert run_attempt(next_request(redis, "echo.echo"))["id"] == f"chatcmpl-{task_id}"
+
+
+def test_what_lies_on_a_queue_that_nobody_serves_any_more_goes_elsewhere(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """The Mac fell asleep between the placement and the claim: the task must not sleep with it."""
+    task_id = send(app)
+    wait_for_presence(brain)
+    brain.tick([])
+    db.execute("UPDATE tasks SET accepted_at = accepted_at - interval '1 minute' WHERE id = %s", [task_id])
+    db.execute(
+        "UPDATE attempts SET queued_at = queued_at - interval '1 minute' WHERE task_id = %s", [task_id]
+    )
+    lane.alive.slots = {"echo.parrot": 2}
+    lane.alive.wake.set()
+    for _ in range(500):
+        brain.polled_at = brain.swept_at = float("-inf")
+        brain.tick([])
+        if redis.llen("echo.parrot"):
+            break
+        time.sleep(0.01)
+
+    assert run_attempt(next_request(redis, "echo.parrot"))["fleet"]["attempts"] == 2
+    assert usage.life(db, task_id)[0].outcome == "cancelled"
+    with pytest.raises(Ignore):
+        run_attempt(next_request(redis, "echo.echo"))
 
 
 def test_a_task_of_another_catalog_does_not_stop_the_brain(brain: Brain, app: Celery, db: Connection):
