@@ -1,6 +1,7 @@
 """The lane: claim -> run -> record, the same for every engine."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,8 +24,10 @@ from ledger import attempts, unfinished
 from ledger.attempts import Claim, Finish, Key
 from ledger.connect import Connection
 from ledger.tasks import Fate
+from routing.pace import LEARNING_RATE
 from routing.plan import output_tokens
 from routing.price import cost_usd
+from routing.vitals import AHEAD_S
 from workers.alive import LEASE_S, Alive
 from workers.batcher import Batcher
 from workers.completion import completion
@@ -49,7 +52,14 @@ LOOK_AGAIN_S = 0.05
 Return = tuple[Key, bool]
 """(attempt, whether this worker has begun it)"""
 
+MOST_AHEAD = 64
+"""Messages that a worker takes beyond its slots; what it has taken, no other worker can run."""
+
 log = structlog.get_logger()
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 @dataclass
@@ -69,8 +79,15 @@ class Lane:
     closing: Event = field(default_factory=Event)
     """Set: it waits for nobody any more."""
     loading: Lock = field(default_factory=Lock)
+    on_room: Callable[[], None] = nothing
+    """Called when an attempt has ended."""
     is_hurried: bool = False
     """What runs is not given the time to end."""
+    taken: Counter[str] = field(default_factory=Counter[str])
+    """Messages that this worker has and that have not ended, by queue."""
+    counting: Lock = field(default_factory=Lock)
+    service_s: dict[str, float] = field(default_factory=dict[str, float])
+    """How long an attempt takes, a running average by queue."""
 
     def __post_init__(self) -> None:
         self.gates = {queue: Gate(slots) for queue, slots in self.slots.items()}
@@ -131,6 +148,22 @@ class Lane:
                 self.engines[model.name] = make_engine(model, self.slots.get(model.queue, 1))
                 log.info("loaded", model=model.name, took_s=round(time.monotonic() - began, 2))
             return self.engines[model.name]
+
+    def places(self, queue: str) -> int:
+        """Count the messages that a queue may have here: one for each slot, and more if they are short."""
+        slots, service_s = self.slots[queue], self.service_s.get(queue)
+        ahead = 0 if service_s is None else int(slots * AHEAD_S / max(service_s, 1e-6))
+        return slots + min(ahead, MOST_AHEAD)
+
+    def take(self, queue: str, count: int) -> None:
+        """Count messages that came, or that ended."""
+        with self.counting:
+            self.taken[queue] += count
+
+    def timed(self, queue: str, service_s: float) -> None:
+        """Learn how long an attempt took."""
+        before = self.service_s.get(queue, service_s)
+        self.service_s[queue] = before + LEARNING_RATE * (service_s - before)
 
     def begin(self, key: Key) -> Event | None:
         """Count an attempt among those that run here; None: it is there already."""
@@ -216,14 +249,19 @@ def run_attempt(request: Context) -> dict[str, Any]:
     lane = the_lane()
     key = attempt_key(request)
     # Celery's threads are shared by all queues of this worker; the gate keeps each queue to its slots.
-    gate = lane.gates[queue_of(request)]
+    queue = queue_of(request)
+    gate = lane.gates[queue]
     if not gate.enter():
         lane.give_back(key, is_begun=False)
         raise Ignore
+    began = time.monotonic()
     try:
         return claim_and_run(lane, key)
     finally:
         gate.leave()
+        lane.timed(queue, time.monotonic() - began)
+        lane.take(queue, -1)
+        lane.on_room()
 
 
 def claim_and_run(lane: Lane, key: Key) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from celery.worker.control import control_command
 
 from config.settings import settings
 from ledger.attempts import Key
-from workers import lane
+from workers import lane, transport
 from workers.catalog import catalog
 from workers.lane import Lane, attempt_key
 
@@ -52,6 +52,7 @@ class OpenLane(bootsteps.StartStopStep):
             catalog=catalog(),
             worker=parent.hostname,
             slots=dict.fromkeys(queues, each),
+            on_room=transport.look_again,
         )
         stopping = Stopping(lane.open_lane)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -159,6 +160,7 @@ def revoke(state: object, task_id: str | list[str], **_: object) -> dict[str, st
 
 def make_lane_worker(app: Celery) -> None:
     """Let the workers of an app open a lane."""
+    transport.use()
     app.conf.worker_consumer = f"{__name__}:{SteadyConsumer.__name__}"
     app.steps["consumer"].add(GatherEvents)  # pyright: ignore[reportOptionalSubscript] - as above
     app.steps["worker"].add(OpenLane)  # pyright: ignore[reportOptionalSubscript] - set by the time an app exists

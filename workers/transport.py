@@ -1,0 +1,103 @@
+"""kombu's Redis transport for lane workers: takes what a queue has room for, and all of it at once.
+
+kombu takes one message at a time, and counts only those that have not begun. So one of two workers took twice
+what it could run while the other had nothing to do; and most of a short task's time went into taking it.
+
+Source: kombu 5.7 (transport/redis.py, transport/virtual/base.py), celery 5.7 (worker/state.py), read 2026-11.
+"""
+
+import json
+from typing import Any
+
+from celery.worker import state
+from kombu.asynchronous import get_event_loop
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as of_redis
+from kombu.transport.virtual import base
+
+from workers import lane
+
+MOST_AT_ONCE = 64
+"""Messages taken by one command."""
+
+LOOK_AGAIN_S = 0.01
+"""After an attempt: by then Celery has stored its result and counts it no more."""
+
+
+def room() -> dict[str, int]:
+    """Count the messages that each queue of this worker has room for, without those that have none."""
+    open_lane = lane.open_lane
+    if open_lane is None or open_lane.leaving.is_set():
+        return {}
+    if not state.reserved_requests:
+        open_lane.taken.clear()  # messages that are no attempts of ours are never counted off
+    left = {queue: open_lane.places(queue) - open_lane.taken[queue] for queue in open_lane.slots}
+    return {queue: places for queue, places in left.items() if places > 0}
+
+
+class QoS(base.QoS):
+    """Says whether messages may be taken."""
+
+    def can_consume(self) -> bool:
+        """Tell whether a queue has room."""
+        return bool(room())
+
+
+class Channel(of_redis.Channel):
+    """A channel that waits for the queues with room, and goes on taking once a message has come."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu has no types
+        super().__init__(*args, **kwargs)
+        self.QoS = QoS
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Wait for a message on a queue with room."""
+        cycle, there = self._queue_cycle, room()
+        everywhere = cycle.items
+        cycle.items = [queue for queue in everywhere if queue in there]
+        try:
+            super()._brpop_start(timeout)
+        finally:
+            cycle.items = everywhere
+
+    def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401
+        """Deliver the message that came, and those behind it on its list."""
+        delivered = super()._brpop_read(**options)
+        queue = self._queue_cycle.items[-1]  # kombu has just put it last, because it had its turn
+        take(queue, 1)
+        most = min(room().get(queue, 0), MOST_AT_ONCE)
+        if most > 0:
+            with self.conn_or_acquire() as client:
+                more: Any = client.rpop(queue, most) or ()
+            take(queue, len(more))
+            for raw in more:
+                self.connection._deliver(json.loads(raw), queue)  # noqa: SLF001 - as kombu does
+        return delivered
+
+
+def take(queue: str, count: int) -> None:
+    """Count messages among those that this worker has."""
+    if lane.open_lane is not None:
+        lane.open_lane.take(queue, count)
+
+
+class Transport(of_redis.Transport):
+    """The transport of a lane worker."""
+
+    Channel = Channel
+
+
+def use() -> None:
+    """Let this process's connections to Redis be of this kind; a message is taken only into an open lane."""
+    TRANSPORT_ALIASES["redis"] = f"{__name__}:{Transport.__name__}"
+
+
+def look_again() -> None:
+    """Let the event loop see, from another thread, that there is room again."""
+    loop = get_event_loop()
+    if loop is not None:
+        loop.call_soon(loop.call_later, LOOK_AGAIN_S, nothing)
+
+
+def nothing() -> None:
+    """Do nothing: the loop looks for room at each turn."""
