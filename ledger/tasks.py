@@ -18,10 +18,14 @@ ACCEPT = """
     ), new AS (
         SELECT new.*
           FROM leads,
-               json_to_recordset(%(new)s)
-               AS new (id uuid, profile text, focus text, model text, agent text, priority smallint,
+               ROWS FROM (
+                   json_to_recordset(%(new)s)
+                   AS (id uuid, profile text, focus text, model text, agent text, priority smallint,
                        not_before timestamptz, deadline timestamptz, needs jsonb, metadata jsonb,
                        request jsonb, envelope jsonb, error jsonb)
+               ) WITH ORDINALITY
+               AS new (id, profile, focus, model, agent, priority, not_before, deadline, needs, metadata,
+                       request, envelope, error, place)
     ), planned AS (
         SELECT *
           FROM json_to_recordset(%(placements)s)
@@ -29,7 +33,7 @@ ACCEPT = """
                            reserved_usd numeric, reserved_tokens int)
     ), accepted AS (
         INSERT INTO tasks (id, state, profile, focus, model, agent, priority, not_before, deadline,
-                           needs, metadata, request, envelope, attempts, finished_at, error)
+                           needs, metadata, request, envelope, attempts, accepted_at, finished_at, error)
         SELECT new.id,
                CASE WHEN error IS NOT NULL THEN 'failed'
                     WHEN planned.task_id IS NOT NULL THEN 'queued'
@@ -37,7 +41,8 @@ ACCEPT = """
                new.profile, new.focus, new.model, new.agent, new.priority, new.not_before, new.deadline,
                new.needs, new.metadata, new.request, new.envelope,
                CASE WHEN planned.task_id IS NULL THEN 0 ELSE 1 END,
-               CASE WHEN error IS NOT NULL THEN now() END, error
+               now() + place * interval '1 microsecond', -- the order of arrival, also within a batch
+               CASE WHEN error IS NOT NULL THEN now() + place * interval '1 microsecond' END, error
           FROM new
           LEFT JOIN planned ON planned.task_id = new.id
             ON CONFLICT (id) DO NOTHING

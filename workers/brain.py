@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -102,7 +102,11 @@ class Brain:
         self.learn(hints)
         self.take_back()
         now = datetime.now(UTC)
-        self.hold(held_form(task, now) for task in arrived.usable)
+        # The order of arrival, also within a batch.
+        self.hold(
+            held_form(task, now + place * timedelta(microseconds=1))
+            for place, task in enumerate(arrived.usable)
+        )
         self.dispatch(arrived)
         self.expire()
         self.settle(arrived)

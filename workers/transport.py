@@ -23,6 +23,9 @@ MOST_AT_ONCE = 64
 LOOK_AGAIN_S = 0.01
 """After an attempt: by then Celery has stored its result and counts it no more."""
 
+LOOK_AT_FULL_ONES_S = 0.1
+"""How long a worker waits for its other queues before it sees whether a full one has room again."""
+
 
 def room() -> dict[str, int]:
     """Count the messages that each queue of this worker has room for, without those that have none."""
@@ -54,6 +57,8 @@ class Channel(of_redis.Channel):
         """Wait for a message on a queue with room."""
         cycle, there = self._queue_cycle, room()
         everywhere = cycle.items
+        if len(there) < len(everywhere):
+            timeout = LOOK_AT_FULL_ONES_S
         cycle.items = [queue for queue in everywhere if queue in there]
         try:
             super()._brpop_start(timeout)

@@ -450,6 +450,23 @@ def test_a_budget_holds_across_a_restart_with_many_in_flight(
     assert Decimal("0.0495") < reserved_and_spent[0] <= Decimal("0.05")
 
 
+def test_tasks_of_one_batch_go_in_the_order_in_which_they_came(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """Who asks three things at once expects the first to be answered first, also after a restart."""
+    ids = [send(app, f"number {number}") for number in range(9)]
+    wait_for_presence(brain)
+    brain.tick([])
+    placed = [next_request(redis, "echo.echo").id for _ in range(2)]
+    successor = replace(brain, epoch=next_epoch(brain))
+    successor.rebuild()
+
+    assert placed == [str(task_id) for task_id in ids[:2]]
+    held = sorted(successor.scheduler.backlog.tasks.values(), key=lambda task: task.accepted_at)
+    assert [task.id for task in held] == [task_id for task_id in ids if task_id in {t.id for t in held}]
+    assert len({task.accepted_at for task in held}) == len(held) >= 5
+
+
 def test_metadata_is_kept_with_the_task(brain: Brain, app: Celery, db: Connection):
     """An agent finds its own tasks by its own words."""
     task_id = send(app, metadata={"run": 7, "post": "monday"})
