@@ -4,8 +4,10 @@ Redis holds results for a day and may lose them; Postgres is the truth.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +19,9 @@ from config.settings import settings
 
 LOOK_S = 3.0
 """How often a caller that waits looks in the ledger."""
+
+FIRST_LOOK_S = 1.0
+"""How long it waits for news from Redis before it looks for the first time."""
 
 LOOK_RARELY_S = 60.0
 """How often it does so where the ledger cannot be reached."""
@@ -37,6 +42,12 @@ class WaitsForBoth(ResultConsumer):
         super().__init__(*args, **options)
         self.look_at = time.monotonic() + LOOK_S
         self.turn = 0
+
+    def on_wait_for_pending(self, result: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own
+        """Look whether a result is in Redis already; most are on their way, and the ledger is far."""
+        self.look_at = min(self.look_at, time.monotonic() + FIRST_LOOK_S)
+        with self.backend.redis_alone():
+            super().on_wait_for_pending(result, **options)
 
     def drain_events(self, timeout: float | None = None) -> None:
         """Wait for news, `timeout` seconds at most; Redis is waited for, too."""
@@ -85,6 +96,7 @@ class LedgerBackedRedis(RedisBackend):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own, passed on
         self.heard: dict[str, tuple[float, dict[str, Any] | None]] = {}
         """By task: until when the ledger's word counts, and what it was."""
+        self.asking = threading.local()
         super().__init__(*args, **options)
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's
@@ -93,7 +105,18 @@ class LedgerBackedRedis(RedisBackend):
         if meta["status"] != states.PENDING:
             self.heard.pop(task_id, None)
             return meta
+        if getattr(self.asking, "redis_alone", False):
+            return meta
         return self.meta_from_ledger(task_id) or meta
+
+    @contextmanager
+    def redis_alone(self) -> Generator[None]:
+        """Let this thread's questions be answered by Redis alone."""
+        self.asking.redis_alone = True
+        try:
+            yield
+        finally:
+            self.asking.redis_alone = False
 
     def meta_from_ledger(self, task_id: str) -> dict[str, Any] | None:
         """Tell what the ledger has said of a task lately; None: it does not know it."""
