@@ -92,7 +92,9 @@ def main() -> None:
             ) as fleet:
                 for _ in range(50):
                     complete.delay("warm", profile="social").get(timeout=60)
-                return drain(redis, fleet, lambda n: complete.delay(f"number {n}", profile="social"), count)
+                return drain(redis, fleet, lambda n: complete.delay(f"number {n}", profile="social"), count)[
+                    1
+                ]
 
         began = time.perf_counter()
         full_url = using.database_url.replace("///fleet?", "///aged?")
