@@ -14,7 +14,7 @@ UV_VERSION := 0.13.9
 
 # What this machine can do. MLX needs Apple silicon.
 HOST := $(shell uname -sm)
-EXTRAS ?= $(if $(filter Darwin arm64,$(HOST)),host cpu mlx,host cpu)
+EXTRAS ?= $(if $(filter Darwin arm64,$(HOST)),host cpu cloud mlx,host cpu cloud)
 
 BENCHMARKS := pipeline history brain policy
 

@@ -144,6 +144,23 @@ class Capabilities(Entry):
         return [each for each in required if not getattr(self, each)]
 
 
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Timeouts(Entry):
+    """How long a call may take; what a model leaves out is its provider's, else the default."""
+
+    first_token_s: Seconds | None = None
+    """From the request to the first token, of the reasoning too."""
+    between_tokens_s: Seconds | None = None
+    """From one token to the next."""
+    total_s: Seconds | None = None
+    """From the request to the end of the answer."""
+
+
+DEFAULT_TIMEOUTS = Timeouts(first_token_s=60, between_tokens_s=30, total_s=600)
+
+
 class Provider(Entry):
     """An account that models share: its key and its limits."""
 
@@ -151,10 +168,20 @@ class Provider(Entry):
     api_key_env: Annotated[str, Field(pattern=ENVIRONMENT_VARIABLE)] | None = None
     """The environment variable that holds the key; None: needs no key."""
     api_base: Text | None = None
-    """None: where the provider's own library looks."""
+    """Where its OpenAI-compatible API is; None: it has none, and litellm speaks to it."""
+    litellm: Text | None = None
+    """litellm's name of it, where litellm shall speak to it, or knows it by another name."""
+    extra_body: Mapping[str, Any] = Field(default_factory=dict)
+    """Put into every request, instead of what the fleet writes there; null removes a key."""
+    timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     """Of the account, shared by all its models in this catalog."""
     docs: Text | None = None
+
+    @property
+    def litellm_name(self) -> str | None:
+        """Tell as whom litellm calls it; None: it is called without litellm."""
+        return self.litellm or (None if self.api_base else self.name)
 
 
 def oldest_first(prices: tuple[Price, ...]) -> tuple[Price, ...]:
@@ -176,6 +203,9 @@ class Model(Entry):
     provider: Name | None = None
     upstream: Text | None = None
     """The provider's own id of it."""
+    extra_body: Mapping[str, Any] = Field(default_factory=dict)
+    """The same for this model, instead of what its provider's entry says."""
+    timeouts: Timeouts = Timeouts()
     sources: tuple[Source, ...] = ()
     """Where a local model comes from, tried in this order."""
     context_tokens: Count
@@ -209,7 +239,7 @@ class Model(Entry):
             case "echo":
                 return f"echo.{self.name}"
             case "cloud":
-                return self.tier
+                return f"{self.tier}.{self.provider}" if self.provider else self.tier
 
     def is_retired(self, on: date) -> bool:
         return self.retired_on is not None and on >= self.retired_on
@@ -218,6 +248,16 @@ class Model(Entry):
         """Find the price that was valid on a day; None for a paid model: unknown, which is not free."""
         valid = [price for price in self.prices if price.since <= day]
         return valid[-1] if valid else None
+
+
+def timeouts_of(model: Model, provider: Provider) -> tuple[float, float, float]:
+    """Find what counts for a model: seconds to the first token, between tokens, in all."""
+    asked = (model.timeouts, provider.timeouts, DEFAULT_TIMEOUTS)
+    first, between, total = (
+        next(value for each in asked if (value := getattr(each, name)) is not None)
+        for name in ("first_token_s", "between_tokens_s", "total_s")
+    )
+    return first, between, total
 
 
 class ModelsFile(Entry):

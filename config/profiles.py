@@ -62,6 +62,8 @@ class Profile(Entry):
         | None
     ) = None
     """How long prompts and answers stay in the ledger, such as 30d; 0: answers never come there."""
+    on_refusal: Literal["fail", "next"] = "fail"
+    """`next`: what a model's content policy refuses is taken to the next candidate."""
     expect: Expect | None = None
     """What its answers must be, where the task does not say it itself."""
 

@@ -29,6 +29,7 @@ def faults_of_models(data: object) -> Faults:
     for name, model in models.items():
         at = ("models", name)
         yield from faults_of_engine(at, model)
+        yield from faults_of_local_api(at, model, entry(section(data, "providers"), model.get("provider")))
         yield from unknown((*at, "provider"), "provider", model.get("provider"), providers)
         if model.get("tier") == "paid" and not model.get("prices"):
             yield (*at, "prices"), "expected at least one: what a paid model costs must be known"
@@ -40,8 +41,6 @@ def faults_of_models(data: object) -> Faults:
 
 def faults_of_engine(at: Keys, model: Raw) -> Faults:
     if (engine := model.get("engine")) == "cloud":
-        if model.get("tier") == "local":
-            yield (*at, "tier"), "expected free or paid, got local; the engine is cloud"
         for key in OF_CLOUD_ENGINE:
             if not model.get(key):
                 yield (*at, key), "is missing; the engine cloud needs it"
@@ -52,6 +51,13 @@ def faults_of_engine(at: Keys, model: Raw) -> Faults:
             yield (*at, "sources"), f"expected at least one: the engine {engine} needs a file to run"
         if engine == "llama":
             yield from faults_of_ggufs(at, model)
+
+
+def faults_of_local_api(at: Keys, model: Raw, provider: Raw | None) -> Faults:
+    """Refuse a model that costs nothing and stays at home, where nobody knows where it is."""
+    is_local = model.get("engine") == "cloud" and model.get("tier") == "local"
+    if is_local and provider is not None and not provider.get("api_base"):
+        yield (*at, "tier"), "expected free or paid, got local; its provider has no api_base of yours"
 
 
 def faults_of_ggufs(at: Keys, model: Raw) -> Faults:

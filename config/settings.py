@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -113,6 +113,32 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 def has_key(name: str) -> bool:
     """Tell whether a provider's key is set, without reading it out."""
     return bool(os.environ.get(name))
+
+
+def provider_key(name: str) -> str | None:
+    """Read a provider's key, in the process that sends it and in no other; None: it is not set."""
+    return os.environ.get(name) or None
+
+
+def take_keys(names: Iterable[str]) -> dict[str, str]:
+    """Take keys out of the environment, so that only those get them to whom they are given."""
+    return {name: key for name in names if (key := os.environ.pop(name, None))}
+
+
+def environment_with(keys: Mapping[str, str]) -> dict[str, str]:
+    """Make the environment of a process that is to have some keys."""
+    return {**os.environ, **keys}
+
+
+def quiet_litellm() -> None:
+    """Keep litellm to itself: without this its import fetches a list of prices and reads `.env` files."""
+    for variable in (
+        "LITELLM_LOCAL_MODEL_COST_MAP=True",
+        "LITELLM_OFFLINE_MODE=true",
+        "LITELLM_MODE=PRODUCTION",
+    ):
+        name, _, value = variable.partition("=")
+        os.environ[name] = value
 
 
 def ollama_stores() -> tuple[Path, ...]:

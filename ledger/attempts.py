@@ -79,7 +79,8 @@ FINISH = """
           FROM json_to_recordset(%(ends)s)
                AS ended (task_id uuid, number smallint, outcome text, next_state text,
                          prompt_tokens int, cached_tokens int, completion_tokens int,
-                         cost_usd numeric, first_token_s real, error jsonb, answer jsonb)
+                         tokens_are_estimated boolean, cost_usd numeric, first_token_s real, error jsonb,
+                         answer jsonb)
     ), closed AS (
         UPDATE attempts
            SET finished_at = clock_timestamp(),
@@ -87,6 +88,7 @@ FINISH = """
                prompt_tokens = ended.prompt_tokens,
                cached_tokens = ended.cached_tokens,
                completion_tokens = ended.completion_tokens,
+               tokens_are_estimated = ended.tokens_are_estimated,
                cost_usd = ended.cost_usd,
                first_token_s = ended.first_token_s,
                error = ended.error,
@@ -114,12 +116,14 @@ FINISH_LATE = """
         SELECT *
           FROM json_to_recordset(%(ends)s)
                AS late (task_id uuid, number smallint, outcome text, prompt_tokens int, cached_tokens int,
-                        completion_tokens int, cost_usd numeric, first_token_s real)
+                        completion_tokens int, tokens_are_estimated boolean, cost_usd numeric,
+                        first_token_s real)
     ), noted AS (
         UPDATE attempts
            SET prompt_tokens = late.prompt_tokens,
                cached_tokens = late.cached_tokens,
                completion_tokens = late.completion_tokens,
+               tokens_are_estimated = late.tokens_are_estimated,
                cost_usd = late.cost_usd,
                first_token_s = late.first_token_s
           FROM late
@@ -213,6 +217,8 @@ class Finish:
     completion_tokens: int | None = None
     cost_usd: Decimal | None = None
     first_token_s: float | None = None
+    tokens_are_estimated: bool = False
+    """Nobody counted them."""
     error: dict[str, Any] | None = None
     answer: dict[str, Any] | None = None
 

@@ -20,8 +20,8 @@ task         the task: too long, refused, malformed, cancelled; the model is as 
 Scope = Literal["model", "provider"]
 """Whom it concerns: the one model, or all models of its account."""
 
-Again = Literal["same", "other", "nobody"]
-"""Who may try the task next: also the same model, only another one, or nobody."""
+Again = Literal["same", "other", "larger", "nobody"]
+"""Who may try the task next: also the same model, only another, one with a larger context, or nobody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,21 @@ def bad_luck(model: Model, task: Task, vitals: Vitals, now: datetime) -> Objecti
 
 def unfitness(model: Model, task: Task, catalog: Catalog, today: date, estimates: Estimates) -> str | None:
     """Say why a model can never run a task; None: it may."""
-    return inability(model, task, today, estimates) or out_of_bounds(model, task, catalog, today)
+    return (
+        inability(model, task, today, estimates)
+        or too_small(model, task, catalog)
+        or out_of_bounds(model, task, catalog, today)
+    )
+
+
+def too_small(model: Model, task: Task, catalog: Catalog) -> str | None:
+    """Say which model with as large a context has said that the task does not fit."""
+    for attempt in task.tried:
+        if attempt.lesson is not None and attempt.lesson.again == "larger":
+            tried = catalog.models.get(attempt.model)
+            if tried is not None and model.context_tokens <= tried.context_tokens:
+                return f"its context is not larger than that of {tried.name}, which was too small"
+    return None
 
 
 def inability(model: Model, task: Task, today: date, estimates: Estimates) -> str | None:

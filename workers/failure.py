@@ -1,5 +1,6 @@
 """An error as the ledger keeps it, and back: the shape that Celery's JSON results have."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from routing.lessons import Lesson, as_stored
@@ -27,6 +28,15 @@ def is_json(value: object) -> bool:
     if isinstance(value, list):
         return all(is_json(part) for part in value)
     return value is None or isinstance(value, str | int | float | bool)
+
+
+def all_printable(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Make all text in a JSON value storable."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable(str(key)): all_printable(part) for key, part in value.items()}
+    return [all_printable(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def printable(text: str) -> str:

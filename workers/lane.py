@@ -33,9 +33,9 @@ from workers.batcher import Batcher
 from workers.completion import completion
 from workers.engines import make_engine
 from workers.engines.base import Completion, Engine, Request
-from workers.engines.errors import AnswerRejectedError, CancelledError, EngineError
+from workers.engines.errors import AnswerRejectedError, CancelledError, ContentRefusedError, EngineError
 from workers.errors import WorkerStoppedError
-from workers.failure import printable, stored
+from workers.failure import all_printable, stored
 from workers.gate import Gate
 from workers.messages import ATTEMPT_HEADER
 from workers.reconnecting import Reconnecting
@@ -145,7 +145,9 @@ class Lane:
             engine = self.engines.get(model.name)
             if engine is None or engine.is_closed:
                 began = time.monotonic()
-                self.engines[model.name] = make_engine(model, self.slots.get(model.queue, 1))
+                self.engines[model.name] = make_engine(
+                    model, self.slots.get(model.queue, 1), self.catalog.providers.get(model.provider or "")
+                )
                 log.info("loaded", model=model.name, took_s=round(time.monotonic() - began, 2))
             return self.engines[model.name]
 
@@ -315,7 +317,7 @@ def run(lane: Lane, claim: Claim, called_off: Event) -> dict[str, Any]:
         break_off(lane, claim)
         raise Ignore from error
     except EngineError as error:
-        failure, next_state = error, "failed" if error.again == "nobody" else "held"
+        failure, next_state = error, "held" if may_go_on(lane.catalog, claim, error) else "failed"
     except Exception as error:  # noqa: BLE001 - a bug: recorded here, then raised again
         failure, next_state = error, "failed"
     else:
@@ -330,8 +332,8 @@ def run(lane: Lane, claim: Claim, called_off: Event) -> dict[str, Any]:
             claim.number,
             outcome="failed",
             next_state=next_state,
-            cost_usd=cost_usd(model, today(), prompt_tokens=0, completion_tokens=0),
             error=stored(failure),
+            **spent_on_failure(model, failure),
         )
     )
     log.warning(
@@ -361,6 +363,7 @@ def record_answer(lane: Lane, claim: Claim, model: Model, answer: Completion) ->
             completion_tokens=answer.completion_tokens,
             cost_usd=cost,
             first_token_s=answer.first_token_s,
+            tokens_are_estimated=answer.is_estimated,
             answer=kept_choice(lane, claim, answer),
         )
     )
@@ -411,6 +414,7 @@ def record_rejection(lane: Lane, claim: Claim, model: Model, answer: Completion,
             completion_tokens=answer.completion_tokens,
             cost_usd=cost_of(model, answer),
             first_token_s=answer.first_token_s,
+            tokens_are_estimated=answer.is_estimated,
             error=stored(AnswerRejectedError(model.name, why)),
             answer=kept_choice(lane, claim, answer),
         )
@@ -434,8 +438,33 @@ def engine_request(model: Model, stored_request: Mapping[str, Any]) -> Request:
 
 
 def openai_choice(answer: Completion) -> dict[str, Any]:
-    message = {"role": "assistant", "content": printable(answer.text)}
-    return {"message": message, "finish_reason": answer.finish_reason}
+    """Write the answer as OpenAI does, with all that the provider gave."""
+    content = None if answer.extras.get("tool_calls") and not answer.text else answer.text
+    message = {"role": "assistant", "content": content, **answer.extras}
+    choice = {"message": message, "finish_reason": answer.finish_reason}
+    return all_printable(choice if answer.logprobs is None else {**choice, "logprobs": answer.logprobs})
+
+
+def may_go_on(catalog: Catalog, claim: Claim, error: EngineError) -> bool:
+    """Tell whether somebody else may try a task; a refused one only where its profile says so."""
+    if isinstance(error, ContentRefusedError) and claim.profile is not None:
+        return catalog.profile(claim.profile).on_refusal == "next"
+    return error.again != "nobody"
+
+
+def spent_on_failure(model: Model, failure: Exception) -> dict[str, Any]:
+    """Say what a call used that gave no answer; unknown, and so counted as reserved, where nobody told."""
+    used = getattr(failure, "used", None)
+    if not isinstance(used, Completion):
+        return {"cost_usd": cost_usd(model, today(), prompt_tokens=0, completion_tokens=0)}
+    is_unknown = used.is_estimated and model.tier == "paid"
+    return {
+        "prompt_tokens": used.prompt_tokens,
+        "cached_tokens": used.cached_tokens,
+        "completion_tokens": used.completion_tokens,
+        "tokens_are_estimated": used.is_estimated,
+        "cost_usd": None if is_unknown else cost_of(model, used),
+    }
 
 
 def kept_choice(lane: Lane, claim: Claim, answer: Completion) -> dict[str, Any] | None:

@@ -3,19 +3,27 @@
 import os
 import socket
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import click
 
 from config.catalog import Catalog
 from config.models import Model
+from config.settings import has_key
 from workers.catalog import catalog
 
 ENGINE_OF = {"cpu": "llama", "echo": "echo"}
-"""The engine behind each kind of worker."""
+"""The engine behind each kind of worker that runs models itself."""
 
-DEFAULT_SLOTS = {"cpu": 4, "echo": 8}
+CLOUD_LANES = ("free", "paid", "local")
+"""Workers that ask a provider, by the tier of its models; `local` is a server of yours."""
+
+LANES = (*ENGINE_OF, *CLOUD_LANES)
+
+DEFAULT_SLOTS = {"cpu": 4, "echo": 8, "free": 16, "paid": 16, "local": 4}
+"""Attempts at once, for each queue."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +37,24 @@ class LaneReport:
     """(model, why not, and what to do) for the others."""
 
 
-def report(lane: str, using: Catalog) -> LaneReport:
-    """Look which of a lane's models are on this host; offline, in milliseconds."""
+def lane_of(model: Model) -> str | None:
+    """Tell which kind of worker serves a model; None: this version has none."""
+    if model.kind != "chat":
+        return None
+    if model.engine == "cloud":
+        return model.tier
+    return next((lane for lane, engine in ENGINE_OF.items() if engine == model.engine), None)
+
+
+def report(lane: str, using: Catalog, has_key: Callable[[str], bool] = has_key) -> LaneReport:
+    """Look which of a lane's models this host can serve; offline, in milliseconds."""
+    today = datetime.now(UTC).date()
     models = [
-        model for model in using.models.values() if model.engine == ENGINE_OF[lane] and model.kind == "chat"
+        model
+        for model in using.models.values()
+        if lane_of(model) == lane and not (model.engine == "cloud" and model.is_retired(today))
     ]
-    why_not = {model.name: why_absent(model) for model in models}
+    why_not = {model.name: why_absent(model, using, has_key) for model in models}
     return LaneReport(
         lane,
         tuple(model for model in models if why_not[model.name] is None),
@@ -42,21 +62,27 @@ def report(lane: str, using: Catalog) -> LaneReport:
     )
 
 
-def why_absent(model: Model) -> str | None:
+def why_absent(model: Model, using: Catalog, has_key: Callable[[str], bool]) -> str | None:
     """Say why a model cannot be served here; None: it can."""
     if model.engine == "echo":
         return None
+    if model.engine == "cloud":
+        key = using.providers[model.provider or ""].api_key_env
+        return None if key is None or has_key(key) else f"{key} is not set"
     from workers.model_files import absence_of  # noqa: PLC0415 - looks into caches, which echo has not
 
     return absence_of(model)
 
 
 def run_worker(lane: str, *, slots: int | None, only: Sequence[str]) -> None:
-    """Run a Celery worker on the queues of the models that this host has, until it is told to stop.
+    """Run a Celery worker on the queues of the models that this host can serve, until it is told to stop.
 
     Raises:
         ClickException: there is no model to serve; says what is missing.
     """
+    if only and lane in CLOUD_LANES:
+        message = "the models of a provider share its queue; leave out --model"
+        raise click.ClickException(message)
     found = report(lane, catalog())
     models = [model for model in found.models if not only or model.name in only]
     if not models:
@@ -73,13 +99,14 @@ def run_worker(lane: str, *, slots: int | None, only: Sequence[str]) -> None:
     # What Celery fears of root is pickle, which this app does not accept.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     each = slots or DEFAULT_SLOTS[lane]
+    queues = dict.fromkeys(model.queue for model in models)
     app.worker_main(
         [
             "--quiet",  # no banner
             "worker",
-            f"--queues={','.join(model.queue for model in models)}",
+            f"--queues={','.join(queues)}",
             "--pool=threads",
-            f"--concurrency={each * len(models)}",
+            f"--concurrency={each * len(queues)}",
             f"--hostname={lane}-{os.getpid()}@{socket.gethostname()}",
             "--loglevel=WARNING",
             "--without-gossip",

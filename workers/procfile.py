@@ -11,8 +11,8 @@ from honcho.environ import parse_procfile
 PLACES = (Path(__file__).with_name("Procfile"), Path(__file__).parents[1] / "Procfile")
 """In an installed wheel it is beside this module, in a clone at the root."""
 
-ECHO = {"worker-echo": "fleet worker echo"}
-"""The dry-run lane is not in the Procfile: without an echo model it ends, and honcho ends all with it."""
+UNLISTED = {f"worker-{lane}": f"fleet worker {lane}" for lane in ("free", "paid", "local", "echo")}
+"""Not in the Procfile: without a key, or a model, they end, and honcho ends all with them."""
 
 Command = tuple[str, ...]
 
@@ -27,7 +27,7 @@ def processes(lanes: Collection[str]) -> dict[str, Command]:
         The command of each process, by its name.
     """
     place = next(place for place in PLACES if place.exists())
-    listed: dict[str, str] = {**parse_procfile(place.read_text()).processes, **ECHO}
+    listed: dict[str, str] = {**parse_procfile(place.read_text()).processes, **UNLISTED}
     return {
         name: runnable(command)
         for name, command in listed.items()

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.catalog import Catalog, Model
-from config.settings import Settings, has_key, usual_home, without_password
+from config.settings import Settings, usual_home, without_password
 from workers import flower
 from workers.lanes import LaneReport
 
@@ -88,7 +88,11 @@ def password_hint(settings: Settings, new_password: str | None) -> str:
 def missing(catalog: Catalog, lanes: Sequence[LaneReport]) -> Iterator[Row]:
     """Say which models this host does not serve, why, and how to mend it."""
     for lane in lanes:
-        yield from lane.missing
+        by_why: dict[str, list[str]] = defaultdict(list)
+        for name, why in lane.missing:
+            by_why[why].append(name)
+        for why, named in by_why.items():
+            yield ", ".join(named), why
     today = datetime.now(UTC).date()
     others: dict[str, list[Model]] = defaultdict(list)
     for model in catalog.models.values():
@@ -96,11 +100,6 @@ def missing(catalog: Catalog, lanes: Sequence[LaneReport]) -> Iterator[Row]:
             others[group_of(model)].append(model)
     if "mlx" in others:
         yield names(others["mlx"]), f"{why_no_mlx()}; the MLX lane is not part of this version yet"
-    for name, provider in catalog.providers.items():
-        if name in others:
-            key = provider.api_key_env
-            no_key = f"{key} is not set, and " if key and not has_key(key) else ""
-            yield names(others[name]), f"{no_key}cloud lanes are not part of this version yet"
     if "embedding" in others:
         yield names(others["embedding"]), "embeddings are not part of this version yet"
 

@@ -14,6 +14,7 @@ from types import FrameType
 from honcho.colour import get_colours
 from honcho.printer import Message, Printer
 
+from config.settings import environment_with
 from workers.procfile import Command, is_worker
 
 FIRST_PAUSE_S = 1.0
@@ -37,16 +38,21 @@ class Supervisor:
     """The processes of a host: one that ends is started again, after a pause that grows."""
 
     def __init__(
-        self, commands: Mapping[str, Command], on_change: Callable[[Mapping[str, int]], None]
+        self,
+        commands: Mapping[str, Command],
+        on_change: Callable[[Mapping[str, int]], None],
+        keys: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         """Prepare to run commands.
 
         Args:
             commands: by name, which goes before each line of their logs.
             on_change: told the pids of what runs, by name, whenever that changes.
+            keys: what each has in its environment besides what is in this process's, by name.
         """
         self.commands = commands
         self.on_change = on_change
+        self.keys = keys or {}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.changing = Lock()
         self.stopping = Event()
@@ -101,6 +107,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                env=environment_with(self.keys.get(name, {})),
                 start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
             )
             self.running[name] = process

@@ -94,6 +94,11 @@ def test_a_model_names_the_queue_of_its_workers(engine: str, tier: str, queue: s
     assert a_model("m", engine=engine, tier=tier).queue == queue
 
 
+def test_a_provider_has_its_own_queue_for_each_tier():
+    """A worker that has the key of one provider must not be given the tasks of another."""
+    assert a_model("m", engine="cloud", tier="free", provider="openrouter").queue == "free.openrouter"
+
+
 def test_a_price_counts_from_its_day_until_the_next_one():
     """What was spent last month must not change when the price does."""
     model = a_model("m", tier="paid", prices=[a_price(date(2026, 1, 1), "1"), a_price(date(2026, 6, 1), "2")])

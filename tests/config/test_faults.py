@@ -44,8 +44,9 @@ def test_a_dozen_faults_are_reported_at_once(tmp_path: Path):
     (tmp_path / "schedule.yaml").write_text("# nothing yet\n")
 
     known = (
-        "description, tier, kind, engine, provider, upstream, sources, context_tokens, max_output_tokens, "
-        "dimensions, memory_gb, size_bytes, capabilities, prices, limits, retired_on, successor"
+        "description, tier, kind, engine, provider, upstream, extra_body, timeouts, sources, "
+        "context_tokens, max_output_tokens, dimensions, memory_gb, size_bytes, capabilities, prices, limits, "
+        "retired_on, successor"
     )
     assert faults_of(tmp_path) == (
         f"models.yaml:2: providers.openrouter.limits: {UNSOURCED}",
@@ -115,7 +116,7 @@ def test_a_dozen_faults_are_reported_at_once(tmp_path: Path):
             "  free:\n    tier: free",
             "  free:\n    tier: local",
             "models.yaml:11: models.free.tier",
-            "expected free or paid, got local; the engine is cloud",
+            "expected free or paid, got local; its provider has no api_base of yours",
         ),
         (
             "    dimensions: 768\n",

@@ -188,7 +188,7 @@ def test_sixty_tasks_find_out_with_one_request_that_a_free_quota_is_gone():
         a_model(name, tier="free", provider="openrouter", upstream=name) for name in ("first", "second")
     )
     catalog = a_catalog(first, second, providers=(account,), fallbacks=("second",))
-    vitals = Vitals(catalog, slots={"free": 20})
+    vitals = Vitals(catalog, slots={"free.openrouter": 20})
     tasks = [a_task() for _ in range(60)]
 
     requests = 0

@@ -96,7 +96,7 @@ def test_an_account_is_shared_by_its_models():
     )
     account = Provider(name="openrouter", limits=limits(requests_per_minute=2))
     catalog = a_catalog(first, second, providers=(account,))
-    vitals = proven(Vitals(catalog, slots={"free": 10}))
+    vitals = proven(Vitals(catalog, slots={"free.openrouter": 10}))
     for model in (first, second):
         vitals.placed(a_key(), an_attempt(model), claimed_at=NOW)
 

@@ -400,11 +400,11 @@ def test_a_paid_key_on_a_host_without_a_paid_worker_is_warned_of(environment: En
     """Every agent on that host could spend it past all budgets."""
     environment(MOONSHOT_API_KEY=SECRET)
 
-    key = found(of_keys(queues=["paid"]), "keys.moonshot")
+    key = found(of_keys(queues=["paid.moonshot"]), "keys.moonshot")
 
     assert key.level == "warning"
     assert "unset MOONSHOT_API_KEY" in str(key.what_to_do)
-    assert level_of(of_keys(queues=["paid"], here=["paid"]), "keys.moonshot") == "ok"
+    assert level_of(of_keys(queues=["paid.moonshot"], here=["paid.moonshot"]), "keys.moonshot") == "ok"
 
 
 def test_a_key_that_is_missing_is_a_note_unless_another_host_has_it(environment: Environment):
@@ -413,7 +413,7 @@ def test_a_key_that_is_missing_is_a_note_unless_another_host_has_it(environment:
 
     assert missing.level == "note"
     assert "OPENROUTER_API_KEY is not set" in missing.found
-    assert level_of(of_keys(queues=["free"]), "keys.openrouter") == "ok"
+    assert level_of(of_keys(queues=["free.openrouter"]), "keys.openrouter") == "ok"
 
 
 def a_model(name: str = "tiny", **source: str) -> Model:

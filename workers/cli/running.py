@@ -91,11 +91,22 @@ def dispatcher() -> None:
 
 
 @click.command()
-@click.argument("lane", type=click.Choice(["cpu", "echo"]))
-@click.option("--slots", type=click.IntRange(1, 64), help="Attempts that each model runs at once.")
+@click.argument("lane", type=click.Choice(["cpu", "free", "paid", "local", "echo"]))
+@click.option("--slots", type=click.IntRange(1, 1024), help="Attempts that each queue runs at once.")
 @click.option("--model", "models", multiple=True, help="Serve only this model; may be repeated.")
 def worker(lane: str, slots: int | None, models: Sequence[str]) -> None:
-    """Run a lane worker: it takes the tasks of the models that this host has."""
+    """Run a lane worker: it takes the tasks of the models that this host can serve.
+
+    cpu runs GGUF files; free and paid ask the providers whose keys are in the environment; local asks
+    servers of yours that need no key; echo repeats the prompt. Queues follow from the models: one for each
+    local model, one for each tier of a provider.
+
+    \b
+    Examples:
+      fleet worker cpu --slots 2
+      OPENROUTER_API_KEY=... fleet worker free
+      MOONSHOT_API_KEY=... fleet worker paid --slots 50
+    """
     from workers.lanes import run_worker  # noqa: PLC0415
     from workers.logs import log_to_stderr  # noqa: PLC0415
 

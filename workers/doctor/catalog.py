@@ -13,7 +13,7 @@ from config.settings import Settings, has_key
 from routing.candidates import candidates
 from routing.task import Needs, Task
 from workers.doctor.finding import Finding, counted, error, note, ok, warning
-from workers.lanes import ENGINE_OF
+from workers.lanes import ENGINE_OF, lane_of
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -139,7 +139,7 @@ def of_profiles(catalog: Catalog, reach: Reach, today: date) -> Iterator[Finding
                 "catalog.profiles",
                 f"profile {profile.name} cannot be served: no worker has any of "
                 f"{', '.join(model.name for model in models) or 'the models that it allows'}",
-                remedy(models),
+                remedy(models, catalog),
             )
     for (model, way), profiles in served.items():
         found = f"{', '.join(profiles)}: {model} ({way})"
@@ -164,7 +164,7 @@ def models_of(profile: str, catalog: Catalog, today: date) -> list[Model]:
     ]
 
 
-def remedy(models: Sequence[Model]) -> str:
+def remedy(models: Sequence[Model], catalog: Catalog) -> str:
     """Say what makes one of these models available, the easiest first."""
     for model in models:
         if model.engine in ENGINE_OF.values() and model.sources:
@@ -172,6 +172,11 @@ def remedy(models: Sequence[Model]) -> str:
     for model in models:
         if model.engine in ENGINE_OF.values():
             return f"start a worker that serves {model.name}: `fleet up`"
+    for model in models:
+        if model.engine == "cloud":
+            key = catalog.providers[model.provider or ""].api_key_env
+            set_it = f" with {key} in its environment" if key else ""
+            return f"start a worker that asks for {model.name}: `fleet worker {lane_of(model)}`{set_it}"
     return "add a fallback that a host of yours can serve, in profiles.yaml"
 
 

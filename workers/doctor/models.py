@@ -14,7 +14,7 @@ from config.catalog import Catalog
 from config.models import HuggingFaceSource, Model
 from workers.doctor.finding import Finding, error, note, ok, warning
 from workers.doctor.look import Silence
-from workers.lanes import ENGINE_OF, report
+from workers.lanes import LANES, lane_of, report
 from workers.model_fetch import ASIDE
 from workers.model_files import GB, Absence, MemoryFit, fits, locate
 from workers.model_sources import folder_of
@@ -63,7 +63,7 @@ NOTHING_SEEN = ModelsFacts((), frozenset(), (), None, 0, 1)
 def look(catalog: Catalog) -> ModelsFacts:
     """Look for them; offline."""
     today = datetime.now(UTC).date()
-    lanes = [report(lane, catalog) for lane in ENGINE_OF]
+    lanes = [report(lane, catalog) for lane in LANES]
     known = {
         *(model.name for lane in lanes for model in lane.models),
         *(name for lane in lanes for name, _ in lane.missing),
@@ -77,7 +77,7 @@ def look(catalog: Catalog) -> ModelsFacts:
     return ModelsFacts(
         models=[facts_of(model) for model in local if model.name in known and model.sources],
         served=served,
-        not_run=[model for model in local if model.engine not in ENGINE_OF.values()],
+        not_run=[model for model in local if lane_of(model) is None],
         starter=starter.name if starter else None,
         available_bytes=memory.available,
         total_bytes=memory.total,

@@ -1,15 +1,18 @@
 """The libraries that run a model, each behind the same `Engine`; none is imported before it is needed."""
 
-from config.models import Model
+from config.models import Model, Provider
+from config.settings import provider_key
 from workers.engines.base import Engine
 from workers.engines.errors import ModelUnavailableError
 
 
-def make_engine(model: Model, slots: int) -> Engine:
+def make_engine(model: Model, slots: int, provider: Provider | None = None) -> Engine:
     """Load a model's engine.
 
     Args:
+        model: to run.
         slots: how many calls it will be given at once.
+        provider: of a model of the engine `cloud`; its key is read here.
 
     Raises:
         ModelUnavailableError: the model's file is missing or broken, or its engine is not installed.
@@ -22,4 +25,9 @@ def make_engine(model: Model, slots: int) -> Engine:
         from workers.engines.llama import load  # noqa: PLC0415 - costs a second and needs its extra
 
         return load(model, slots=slots)
+    if model.engine == "cloud" and provider is not None:
+        from workers.engines.cloud import load as load_cloud  # noqa: PLC0415 - as above
+
+        key = provider_key(provider.api_key_env) if provider.api_key_env else None
+        return load_cloud(model, provider, key, slots=slots)
     raise ModelUnavailableError(model.name, f"this version has no engine {model.engine!r}")

@@ -1,7 +1,7 @@
 """The shape that every engine has: a request goes in, tokens come out, a completion is returned."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -36,7 +36,7 @@ class Completion:
 
     text: str
     finish_reason: str
-    """OpenAI's words: `stop` or `length`."""
+    """OpenAI's words: `stop`, `length` or `tool_calls`."""
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
@@ -45,6 +45,11 @@ class Completion:
     """From the call to the first token."""
     cost_usd: Decimal | None = None
     """What the provider itself says that the call cost; None: it does not say."""
+    is_estimated: bool = False
+    """Whether the tokens are estimates, because nobody counted them."""
+    extras: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the message has besides its content: tool calls, reasoning, and whatever else was given."""
+    logprobs: Mapping[str, Any] | None = None
 
 
 class Engine(Protocol):

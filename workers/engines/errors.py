@@ -4,7 +4,8 @@ EngineError
 ├── ContextTooLongError    the prompt and max_tokens do not fit the model's context
 ├── ModelUnavailableError  the model's file is missing, broken or of an unknown kind
 ├── BadRequestError        the model can never answer this request
-│   └── ContentRefusedError  its content policy refuses the request
+│   ├── ContentRefusedError  its content policy refuses the request
+│   └── UnsupportedRequestError it lacks what the request asks for
 ├── CancelledError         the caller no longer wants the answer
 ├── AnswerRejectedError    there is an answer, but not what the task expects
 └── ProviderError          the provider did not answer
@@ -25,6 +26,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from routing.lessons import Again, Cause, Lesson, Scope
+from workers.engines.base import Completion
 
 
 class EngineError(Exception):
@@ -32,6 +34,9 @@ class EngineError(Exception):
 
     cause: ClassVar[Cause] = "task"
     again: ClassVar[Again] = "other"
+
+    used: Completion | None = None
+    """What the call may have cost all the same; None: nothing. It stays with the worker."""
 
     @property
     def lesson(self) -> Lesson:
@@ -41,6 +46,8 @@ class EngineError(Exception):
 
 class ContextTooLongError(EngineError):
     """The prompt and max_tokens do not fit the model's context."""
+
+    again = "larger"
 
     def __init__(self, model: str, needed_tokens: int, context_tokens: int) -> None:
         super().__init__(model, needed_tokens, context_tokens)
@@ -85,6 +92,12 @@ class BadRequestError(EngineError):
 
 class ContentRefusedError(BadRequestError):
     """The model's content policy refuses the request; it is not taken to other providers."""
+
+
+class UnsupportedRequestError(BadRequestError):
+    """The model, or who runs it for the provider, lacks what the request asks for: tools, say."""
+
+    again = "other"
 
 
 class CancelledError(EngineError):

@@ -68,6 +68,7 @@ CREATE TABLE attempts (
     prompt_tokens     integer,
     cached_tokens     integer,
     completion_tokens integer,
+    tokens_are_estimated boolean NOT NULL DEFAULT false,
     cost_usd          numeric(18,9),
     first_token_s     real,
     error             jsonb,
