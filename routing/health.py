@@ -69,12 +69,13 @@ class Health:
             key: of the attempt; its digits are the chance in the length of a pause.
             at: when it failed.
         """
+        if lesson.cause == "fault":
+            self.failed_at = at
+        if lesson.cause == "task" or self.is_pausing(lesson, at):
+            return
         match lesson.cause:
-            case "task":
-                return
             case "fault":
                 self.failures += 1
-                self.failed_at = at
                 if self.failures < FAULTS_THAT_OPEN:
                     return
                 why = f"failed {self.failures} times in a row"
@@ -128,6 +129,13 @@ class Health:
             why = "after a failure" if lesson is not None else "for a while"
             return Objection(f"{subject} is tried by one task, the first {why}", is_worth_waiting=True)
         return None
+
+    def is_pausing(self, lesson: Lesson, at: datetime) -> bool:
+        """Tell whether a failure is nothing new: it was under way when the same closed this for a pause."""
+        if lesson.until is not None or lesson.cause not in ("fault", "rate_limit"):
+            return False
+        is_same = self.closed_by is not None and self.closed_by.cause == lesson.cause
+        return is_same and self.closed_until is not None and at < self.closed_until
 
     def is_known_to_work(self, now: datetime) -> bool:
         """Tell whether a call succeeded lately, or runs for longer than a refusal takes."""

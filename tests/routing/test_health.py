@@ -48,6 +48,17 @@ def objection(health: Health, now: datetime, *, needs_proof: bool = False) -> Ob
     return health.objection("model x", now, needs_proof=needs_proof)
 
 
+@pytest.mark.parametrize("cause", ["fault", "rate_limit"])
+def test_failures_that_were_under_way_together_are_one(cause: Cause):
+    """A hundred calls that fail at once would close a model for five minutes, after an outage of a second."""
+    health = Health()
+    for number in range(100):
+        health.learn(Lesson(cause), a_key(number), NOW + number * timedelta(milliseconds=1))
+
+    assert objection(health, NOW + SECOND)
+    assert not objection(health, NOW + timedelta(seconds=FIRST_PAUSE_S * (1 + JITTER) + 1))
+
+
 @pytest.mark.parametrize(
     ("cause", "until"),
     [
