@@ -16,7 +16,7 @@ UV_VERSION := 0.13.9
 HOST := $(shell uname -sm)
 EXTRAS ?= $(if $(filter Darwin arm64,$(HOST)),host cpu cloud mlx,host cpu cloud)
 
-BENCHMARKS := pipeline history brain policy
+BENCHMARKS := pipeline history brain policy cloud
 
 UV := .cache/uv/bin/uv
 VENV := .venv

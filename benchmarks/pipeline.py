@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def processes(*commands: tuple[str, ...]) -> Generator[list[subprocess.Popen[byt
             process.wait(30)
 
 
-def send_to_all(processes: list[subprocess.Popen[bytes]], sent: signal.Signals) -> None:
+def send_to_all(processes: Sequence[subprocess.Popen[bytes]], sent: signal.Signals) -> None:
     for process in processes:
         os.killpg(process.pid, sent)
 

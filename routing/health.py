@@ -69,8 +69,7 @@ class Health:
             key: of the attempt; its digits are the chance in the length of a pause.
             at: when it failed.
         """
-        if lesson.cause == "fault":
-            self.failed_at = at
+        self.failed_at = at if lesson.cause == "fault" else self.failed_at
         if lesson.cause == "task" or self.is_pausing(lesson, at):
             return
         match lesson.cause:

@@ -180,17 +180,7 @@ async def unlabelled(call: "Call") -> None:
 
 async def whole(call: "Call") -> None:
     """Answer in one piece although a stream was asked for."""
-    call.served.completion_tokens = len(call.words)
-    call.charge()
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": "".join(call.words)},
-        "finish_reason": "stop",
-    }
-    usage = call.dialect.usage(call.usage(), f"{call.served.cost_usd:f}")
-    call.served.is_whole = True
-    frame = {**call.frame, "object": "chat.completion"}
-    await call.refuse((200, {}, json.dumps({**frame, "choices": [choice], "usage": usage}).encode()))
+    await call.in_one_piece()
 
 
 async def zipped(call: "Call") -> None:

@@ -103,9 +103,23 @@ class Call:
     # ---- a whole answer ----
 
     async def answer(self) -> None:
-        """Answer as asked: the prompt's words, one to a chunk, then usage."""
+        """Answer as asked: the prompt's words, one to a chunk, then usage; or all of it in one piece."""
+        if not self.body.get("stream"):
+            await self.in_one_piece()
+            return
         await self.speak()
         await self.finish()
+
+    async def in_one_piece(self) -> None:
+        """Answer without a stream."""
+        self.served.completion_tokens = len(self.words)
+        self.charge()
+        message = {"role": "assistant", "content": "".join(self.words)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = self.dialect.usage(self.usage(), f"{self.served.cost_usd:f}")
+        self.served.is_whole = True
+        whole = {**self.frame, "object": "chat.completion", "choices": [choice], "usage": usage}
+        await self.refuse((200, {}, json.dumps(whole).encode()))
 
     async def speak(self, words: int | None = None) -> None:
         await self.delta({"role": "assistant", "content": ""})

@@ -52,7 +52,7 @@ CATALOG = a_catalog(
     primary="paid",
 )
 
-SUBJECTS = ("account", "free", "paid", "mlx.mac", "free")
+SUBJECTS = ("account", "free", "paid", "mlx.mac", "free.account")
 
 
 def an_arrival(number: int, at: datetime, profile: str = "any", **fields: Any) -> Arrival:
@@ -117,7 +117,7 @@ def all_policies() -> list[Policy]:
 @given(arrivals=workloads(), down=outages(), seed=st.integers(0, 5))
 def test_every_task_has_exactly_one_end(arrivals: list[Arrival], down: list[Outage], seed: int):
     """A simulator that drops tasks flatters the policy that needs them dropped."""
-    world = World(CATALOG, seed, slots={"mlx.mac": 2, "free": 3, "paid": 5}, outages=down)
+    world = World(CATALOG, seed, slots={"mlx.mac": 2, "free.account": 3, "paid": 5}, outages=down)
 
     for policy in all_policies():
         tally = simulate(world, policy, arrivals)
@@ -133,7 +133,7 @@ def test_the_fleet_makes_no_request_that_a_known_limit_turns_away(
     arrivals: list[Arrival], down: list[Outage], seed: int
 ):
     """The provider counts by its own clock, in its own order, and each useless request costs quota."""
-    world = World(CATALOG, seed, slots={"mlx.mac": 2, "free": 30, "paid": 30}, outages=down)
+    world = World(CATALOG, seed, slots={"mlx.mac": 2, "free.account": 30, "paid": 30}, outages=down)
 
     assert simulate(world, Fleet(CATALOG), arrivals).useless == 0
 
@@ -204,7 +204,7 @@ def test_a_task_that_loses_its_workers_again_and_again_fails():
     # Each a second after the task begins again, when the lease of the one before is over.
     begins = [NOW + SECOND + nap * (LEASE + SECOND) for nap in range(5)]
     naps = [Outage("mlx.mac", begin, begin + SECOND) for begin in begins]
-    world = World(CATALOG, slots={"free": 0, "paid": 0}, outages=naps, fault_rate={})
+    world = World(CATALOG, slots={"free.account": 0, "paid": 0}, outages=naps, fault_rate={})
 
     tally = simulate(world, Fleet(CATALOG), [an_arrival(19, NOW, "local")])
 
@@ -275,7 +275,7 @@ def test_a_task_that_no_model_suits_fails_with_the_reason():
 def test_a_task_that_nobody_serves_is_still_waiting_at_the_end():
     """A simulation ends, also where a fleet would wait for ever."""
     arrivals = [an_arrival(0, NOW, "local", deadline=None)]
-    world = World(CATALOG, slots={"mlx.mac": 0, "free": 0, "paid": 0})
+    world = World(CATALOG, slots={"mlx.mac": 0, "free.account": 0, "paid": 0})
 
     assert simulate(world, Fleet(CATALOG), arrivals).waiting == 1
 
@@ -284,7 +284,7 @@ def test_late_and_expired_tasks_miss_their_deadline():
     """Both have no answer when it is needed."""
     slow = an_arrival(0, NOW, "local", deadline=NOW + SECOND)
     behind = [an_arrival(number, NOW, "local", deadline=NOW + SECOND) for number in (1, 2)]
-    world = World(CATALOG, slots={"mlx.mac": 1, "free": 0, "paid": 0}, fault_rate={})
+    world = World(CATALOG, slots={"mlx.mac": 1, "free.account": 0, "paid": 0}, fault_rate={})
 
     tally = simulate(world, Fleet(CATALOG), [slow, *behind])
 
