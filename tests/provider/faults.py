@@ -157,6 +157,16 @@ async def too_long(call: "Call") -> None:
     await call.refuse(call.dialect.too_long(5000, 4096))
 
 
+async def fixed_temperature(call: "Call") -> None:
+    """Refuse a temperature, as Moonshot's kimi-k2.6 does."""
+    text = "invalid temperature: only 1 is allowed for this model"
+    await call.refuse((400, {}, call.dialect.error(400, text)))
+
+
+async def no_tools(call: "Call") -> None:
+    await call.refuse((404, {}, call.dialect.error(404, "No endpoints found that support tool use.")))
+
+
 async def refused_content(call: "Call") -> None:
     await call.refuse(call.dialect.refused_content(call.prompt))
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Self
 
 from tests.provider.books import MTOK, Books, Limits, Served, clock
@@ -221,6 +221,7 @@ class Provider:
         self.queued: deque[Fault] = deque()
         self.connections = 0
         self.loop = asyncio.new_event_loop()
+        self.is_ready = Event()
         self.thread = Thread(target=self.run, name="provider", daemon=True)
 
     def always(self, fault: Fault | None, model: str | None = None) -> None:
@@ -242,6 +243,7 @@ class Provider:
         self.port = listening.getsockname()[1]
         self.listening = listening
         self.thread.start()
+        self.is_ready.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -253,6 +255,7 @@ class Provider:
     def run(self) -> None:
         asyncio.set_event_loop(self.loop)
         server = self.loop.run_until_complete(asyncio.start_server(self.serve, sock=self.listening))
+        self.is_ready.set()
         self.loop.run_forever()
         server.close()
         for task in asyncio.all_tasks(self.loop):

@@ -50,7 +50,11 @@ KEY_SPENT = re.compile(LONG_SPENT.pattern + r"|limit exceeded", re.IGNORECASE)
 OF_ACCOUNT = re.compile(r"free-models-per|your account|organi[sz]ation|per.?key|key limit", re.IGNORECASE)
 UPSTREAM = re.compile(r"upstream|provider returned error|engine_overloaded|overloaded", re.IGNORECASE)
 OVERLOADED = re.compile(r"engine_overloaded|currently overloaded|at capacity", re.IGNORECASE)
-UNSUPPORTED = re.compile(r"support (tool|image|the requested|function)|not support(ed)?", re.IGNORECASE)
+UNSUPPORTED = re.compile(
+    r"support (tool|image|the requested|function)|(not |un)support(ed)?|allowed for this model"
+    r"|invalid (temperature|top_p)",
+    re.IGNORECASE,
+)
 TRY_AGAIN_AFTER = re.compile(r"(?:again|retry) (?:after|in) (\d+(?:\.\d+)?) ?(ms|milli|m)?", re.IGNORECASE)
 NUMBER = re.compile(r"\d[\d,]*")
 CODE = re.compile(r"[a-z][a-z_]{2,59}")

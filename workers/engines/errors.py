@@ -95,7 +95,7 @@ class ContentRefusedError(BadRequestError):
 
 
 class UnsupportedRequestError(BadRequestError):
-    """The model, or who runs it for the provider, lacks what the request asks for: tools, say."""
+    """The model, or who runs it for the provider, cannot do what the request asks for: tools, say."""
 
     again = "other"
 
