@@ -14,11 +14,13 @@ import ssl
 import threading
 import time
 import zlib
+from base64 import b64encode
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from workers.engines.cloud_watch import CONNECT_S, TooLateError, Watch
 
@@ -32,6 +34,8 @@ MOST_BYTES = 64 * 2**20
 
 IDLE_S = 30.0
 """A connection that was idle for longer is not used again: who is in between may have forgotten it."""
+
+HTTPS_PORT = 443
 
 DONE = b"[DONE]"
 
@@ -110,24 +114,6 @@ class Wire:
             else:
                 self._forget(connection)
 
-    def get(self, path: str, watch: Watch) -> Any:  # noqa: ANN401 - JSON
-        """Read what the provider tells of the account, over a connection of its own.
-
-        Raises:
-            RefusedError, LostError, GarbledError, TooLateError: as above.
-        """
-        connection = self._connect(watch)
-        try:
-            response = send(connection, f"{self._base}{path}", None, self._headers, watch)
-            text = rest_of(response)
-            if response.status >= 400:
-                raise RefusedError(response.status, dict(response.headers.items()), text)
-            return parsed(text)
-        except (OSError, HTTPException) as fault:
-            raise LostError(in_words(fault), is_sent=True) from None
-        finally:
-            self._forget(connection)
-
     def close(self) -> None:
         """End all connections; nobody uses them any more."""
         for connection in list(self._open):
@@ -145,13 +131,17 @@ class Wire:
 
     def _connect(self, watch: Watch) -> HTTPConnection:
         limit_s = min(CONNECT_S, watch.left())
-        if self._tls is not None:
-            made: HTTPConnection = HTTPSConnection(self._host, self._port, timeout=limit_s, context=self._tls)
-        else:
+        if self._tls is None:
             made = HTTPConnection(self._host, self._port, timeout=limit_s)
+        elif (proxy := proxy_for(self._host)) is None:
+            made = HTTPSConnection(self._host, self._port, timeout=limit_s, context=self._tls)
+        else:
+            made = HTTPSConnection(proxy.hostname or "", proxy.port, timeout=limit_s, context=self._tls)
+            made.set_tunnel(self._host, self._port or HTTPS_PORT, headers=credentials(proxy))
         try:
             made.connect()
-        except OSError as fault:
+        except (OSError, HTTPException) as fault:
+            made.close()
             raise LostError(in_words(fault), is_sent=False) from None
         made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._open.add(made)
@@ -280,6 +270,22 @@ def has_ended(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def proxy_for(host: str) -> SplitResult | None:
+    """Find the proxy that this system's settings name (HTTPS_PROXY, NO_PROXY); None: there is none."""
+    named = getproxies().get("https")
+    if not named or proxy_bypass(host):
+        return None
+    return urlsplit(named if "://" in named else f"http://{named}")
+
+
+def credentials(proxy: SplitResult) -> dict[str, str]:
+    """Write the header that tells a proxy who asks."""
+    if proxy.username is None:
+        return {}
+    said = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(said.encode()).decode()}"}
 
 
 def tls_context() -> ssl.SSLContext:

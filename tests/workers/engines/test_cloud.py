@@ -1,5 +1,6 @@
 """The fault table: what a call of a misbehaving provider becomes, and how many requests it took."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from tests.provider import FAULTS, Provider
 from tests.provider.dialects import Name
 from workers.engines.base import Completion, Request
 from workers.engines.cloud import load
+from workers.engines.cloud_watch import Watch
+from workers.engines.cloud_wire import LostError, Wire
 from workers.engines.errors import (
     CancelledError,
     ConnectionLostError,
@@ -271,6 +274,33 @@ def test_nobody_listens(provider: Provider):
         ask(engine)
 
     assert raised.value.used is None
+
+
+def test_a_proxy_is_asked_for_the_provider(monkeypatch: pytest.MonkeyPatch):
+    """Where there is one, nothing else gets out."""
+    asked: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def refuse() -> None:
+            connection, _ = proxy.accept()
+            with connection:
+                asked.extend(connection.recv(4096).decode().split("\r\n"))
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+        proxy.settimeout(10)
+        accepting = threading.Thread(target=refuse)
+        accepting.start()
+        for name in ("no_proxy", "NO_PROXY", "HTTPS_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy.getsockname()[1]}")
+        wire = Wire("https://api.example/v1", KEY)
+        with pytest.raises(LostError) as raised:
+            list(wire.events({}, Watch(5, 5, 5, lambda: False)))
+        accepting.join()
+
+    assert asked[0].startswith("CONNECT api.example:443 ")
+    assert "Proxy-Authorization: Basic bWU6c2VjcmV0" in asked
+    assert not raised.value.is_sent
 
 
 def test_a_connection_that_the_provider_has_ended_is_not_used_again(provider: Provider):
