@@ -9,6 +9,7 @@ from rich.console import Console
 from config.settings import Settings
 from workers import embedded
 from workers.embedded import Server
+from workers.errors import EmbeddedServiceError
 
 
 def make_home(settings: Settings) -> None:
@@ -29,6 +30,29 @@ def services(settings: Settings, console: Console) -> Generator[None]:
             server = embedded.start_postgres(settings.home, settings.sockets)
             stack.callback(leave, settings, server, console)
         yield
+
+
+def revive(settings: Settings) -> list[str]:
+    """Start those of the embedded services again that have ended.
+
+    Returns:
+        What was done, and what could not be done, in sentences.
+    """
+    said: list[str] = []
+    there = {server.name for server in embedded.running(settings.home, settings.sockets)}
+    for name, is_embedded, start in (
+        ("redis", settings.redis_is_embedded, embedded.start_redis),
+        ("postgres", settings.database_is_embedded, embedded.start_postgres),
+    ):
+        if is_embedded and name not in there:
+            try:
+                server = start(settings.home, settings.sockets)
+            except EmbeddedServiceError as error:
+                said.append(str(error))
+            else:
+                if not server.was_running:
+                    said.append(f"the embedded {name} had ended; it runs again (pid {server.pid})")
+    return said
 
 
 def leave(settings: Settings, server: Server, console: Console) -> None:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from threading import Event, Lock, Thread
@@ -28,6 +28,9 @@ STEADY_S = 60.0
 STOP_LIMIT_S = 60.0
 """How long workers may take to finish the attempts that they run."""
 
+TEND_S = 2.0
+"""How often the embedded services are looked at."""
+
 POLL_S = 0.05
 
 OWN_NAME = "fleet"
@@ -41,6 +44,7 @@ class Supervisor:
         self,
         commands: Mapping[str, Command],
         on_change: Callable[[Mapping[str, int]], None],
+        tend: Callable[[], Sequence[str]],
         keys: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         """Prepare to run commands.
@@ -48,10 +52,12 @@ class Supervisor:
         Args:
             commands: by name, which goes before each line of their logs.
             on_change: told the pids of what runs, by name, whenever that changes.
+            tend: called every few seconds, to look after what is not a command; what it says is shown.
             keys: what each has in its environment besides what is in this process's, by name.
         """
         self.commands = commands
         self.on_change = on_change
+        self.tend = tend
         self.keys = keys or {}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.changing = Lock()
@@ -65,7 +71,8 @@ class Supervisor:
         """Run all of it until SIGINT, SIGTERM or SIGHUP, then stop all of it."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self.ask_to_stop)
-        keepers = [Thread(target=self.keep, args=(name,), name=f"keep-{name}") for name in self.commands]
+        keepers = [Thread(target=self.tend_services, name="keep-services")]
+        keepers += [Thread(target=self.keep, args=(name,), name=f"keep-{name}") for name in self.commands]
         for keeper in keepers:
             keeper.start()
         while not self.asked:
@@ -92,6 +99,12 @@ class Supervisor:
             self.say(f"{name} ended with status {status}; it starts again in {pause_s:g} s")
             self.stopping.wait(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    def tend_services(self) -> None:
+        """See now and then whether the embedded services are there."""
+        while not self.stopping.wait(TEND_S):
+            for sentence in self.tend():
+                self.say(sentence)
 
     def run_once(self, name: str) -> int | None:
         """Run a process to its end.

@@ -11,7 +11,7 @@ from config.settings import Settings, take_keys
 from ledger.migrate import migrate
 from workers import flower, pidfile, screen
 from workers.down import end_leftovers
-from workers.home import make_home, services
+from workers.home import make_home, revive, services
 from workers.lanes import LANES, LaneReport, report
 from workers.procfile import processes
 from workers.pull import pull, starter_of
@@ -41,7 +41,12 @@ def up(settings: Settings, catalog: Catalog, console: Console) -> None:
             )
             commands = processes([lane.lane for lane in lanes if lane.models])
             given = {f"worker-{lane.lane}": keys_for(lane, catalog, keys) for lane in lanes}
-            Supervisor(commands, lambda pids: pidfile.record(settings.home, pids), given).run()
+            Supervisor(
+                commands,
+                on_change=lambda pids: pidfile.record(settings.home, pids),
+                tend=lambda: revive(settings),
+                keys=given,
+            ).run()
 
 
 def keys_for(lane: LaneReport, catalog: Catalog, keys: Mapping[str, str]) -> dict[str, str]:

@@ -199,6 +199,20 @@ def test_a_process_that_dies_is_started_again(serving: Up):
     assert asked.stdout.strip() == "still there", asked.stderr
 
 
+@pytest.mark.parametrize("name", ["redis", "postgres"])
+def test_an_embedded_server_that_dies_is_started_again(serving: Up, name: str):
+    """Nobody is there at night to start it by hand; and what was asked before is answered after."""
+    using = read_settings(serving.environment)
+    server = next(s for s in embedded.running(using.home, using.sockets) if s.name == name)
+
+    psutil.Process(server.pid).kill()
+    serving.wait_until_printed(f"the embedded {name} had ended; it runs again")
+    answered = run(serving.environment, "complete", "still there", "--profile", "social")
+
+    assert answered.returncode == 0, answered.stderr
+    assert answered.stdout.strip() == "still there"
+
+
 def test_down_ends_all_of_it_once_what_runs_is_answered(up: Up):
     """A worker that outlives its fleet has an old catalog; one that ends early wastes a paid call."""
     up.wait_until_serving()
