@@ -7,16 +7,15 @@ dispatcher, two workers, Redis and Postgres.
 
 import argparse
 import os
-import shutil
 import signal
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -24,13 +23,11 @@ import psutil
 import psycopg
 
 from benchmarks.figures import Figure, report
-from benchmarks.pipeline import processes, send_to_all
+from benchmarks.pipeline import processes, send_to_all, services
 from benchmarks.plain_router import PROMPT
-from config.settings import Settings, read_settings
-from ledger.migrate import migrate
+from config.settings import Settings
 from routing.health import FIRST_PAUSE_S, JITTER
 from tests.provider import FAULTS, Provider
-from workers import embedded
 
 ROOT = Path(__file__).parents[1]
 DELAY_S = 0.5
@@ -62,33 +59,15 @@ routing: {primary: fast}
 """
 
 
-@contextmanager
-def services(ports: dict[str, int]) -> Generator[Settings]:
-    """Start Redis and Postgres with their real durability, and write a catalog."""
-    home = Path(tempfile.mkdtemp(prefix="fleet-", dir="/tmp"))
-    home.chmod(0o755)
+def write_catalog(home: Path, ports: dict[str, int]) -> Path:
+    """Write a catalog with providers on these ports."""
     config = home / "config"
     config.mkdir()
     (config / "models.yaml").write_text(MODELS.format(price=PRICE, **ports))
     (config / "profiles.yaml").write_text(PROFILES)
     (config / "schedule.yaml").write_text("schedule: {}\n")
-    os.environ |= {
-        "FLEET_HOME": str(home),
-        "FLEET_CONFIG": str(config),
-        "FLEET_LOG_LEVEL": "error",
-        "BENCHMARK_KEY": "made-up",
-    }
-    using = read_settings(os.environ)
-    try:
-        embedded.start_redis(home, using.sockets)
-        embedded.start_postgres(home, using.sockets)
-        migrate(using.database_url)
-        yield using
-    finally:
-        embedded.stop_redis(home, using.sockets)
-        embedded.stop_postgres(home, using.sockets)
-        shutil.rmtree(home, ignore_errors=True)
-        shutil.rmtree(using.sockets, ignore_errors=True)
+    os.environ["BENCHMARK_KEY"] = "made-up"
+    return config
 
 
 def free_port() -> int:
@@ -202,7 +181,8 @@ def main() -> None:
         )
         peer = stack.enter_context(Peer(f"http://127.0.0.1:{ports['fast']}/v1"))
         flaky = stack.enter_context(Provider("openai"))
-        using = stack.enter_context(services({**ports, "flaky": flaky.port}))
+        config = partial(write_catalog, ports={**ports, "flaky": flaky.port})
+        using = stack.enter_context(services(config))
         fleet = stack.enter_context(
             processes(
                 ("workers.cli", "dispatcher"),

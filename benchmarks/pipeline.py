@@ -44,11 +44,15 @@ PLAIN_WORKER = (
 
 
 @contextmanager
-def services() -> Generator[Settings]:
-    """Start Redis and Postgres with their real durability, in a folder of their own."""
+def services(config: Callable[[Path], Path] = lambda _: CATALOG) -> Generator[Settings]:
+    """Start Redis and Postgres with their real durability, in a folder of their own.
+
+    Args:
+        config: gives the catalog's folder; it may make one in the folder that it is given.
+    """
     home = Path(tempfile.mkdtemp(prefix="fleet-", dir="/tmp"))
     home.chmod(0o755)
-    os.environ |= {"FLEET_HOME": str(home), "FLEET_CONFIG": str(CATALOG), "FLEET_LOG_LEVEL": "warning"}
+    os.environ |= {"FLEET_HOME": str(home), "FLEET_CONFIG": str(config(home)), "FLEET_LOG_LEVEL": "warning"}
     using = read_settings(os.environ)
     try:
         embedded.start_redis(home, using.sockets)

@@ -28,9 +28,9 @@ from routing.simulation.policies import (
 from routing.simulation.run import simulate
 from routing.simulation.tally import Tally
 from routing.simulation.world import Outage, Speed, World, random_outages, seen_speed
-from routing.task import Task, needs_from
 from workers.errors import NothingToReplayError
 from workers.picture import MOST_REMEMBERED
+from workers.waiting import task_of
 from workers.words import dollars, duration, moment
 
 MEAN_OUTAGE = timedelta(minutes=30)
@@ -121,20 +121,8 @@ def recorded(db: Connection, since: datetime) -> Workload:
 
 
 def arrival_of(row: RecordedTask, calls: Sequence[RecordedCall]) -> Arrival:
-    needs = needs_from(row.needs)
-    task = Task(
-        id=row.id,
-        profile=row.profile,
-        focus=row.focus,
-        model=row.model,
-        agent=row.agent,
-        priority=row.priority,
-        not_before=row.not_before,
-        deadline=row.deadline,
-        needs=needs,
-        accepted_at=row.accepted_at,
-        patient_until=row.accepted_at,
-    )
+    task = task_of(row)
+    needs = task.needs
     guess = (round(needs.prompt_tokens * GUESSED_SHARE), round(needs.max_tokens * GUESSED_SHARE))
     prompt, completion = counted(calls) or guess
     return Arrival(task, prompt, completion)
