@@ -14,6 +14,7 @@ from uuid import UUID
 from celery import states
 from celery.app.task import Context
 from celery.backends.redis import RedisBackend, ResultConsumer
+from redis import RedisError
 
 from config.settings import settings
 
@@ -46,27 +47,38 @@ class WaitsForBoth(ResultConsumer):
     def on_wait_for_pending(self, result: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own
         """Look whether a result is in Redis already; most are on their way, and the ledger is far."""
         self.look_at = min(self.look_at, time.monotonic() + FIRST_LOOK_S)
-        with self.backend.redis_alone():
+        with self.through_an_outage(), self.backend.redis_alone():
             super().on_wait_for_pending(result, **options)
+
+    def consume_from(self, task_id: str) -> None:
+        """Subscribe to a result; while Redis is away, once it is back."""
+        with self.through_an_outage():
+            super().consume_from(task_id)
 
     def drain_events(self, timeout: float | None = None) -> None:
         """Wait for news, `timeout` seconds at most; Redis is waited for, too."""
-        try:
+        is_over = False
+        with self.through_an_outage():
             if self._pubsub is None and self.subscribed_to:
                 self._reconnect()  # Celery gave up on it, and would wait for nothing from here on
             super().drain_events(timeout)
-        except (RuntimeError, *self._connection_errors) as error:
-            if not self.is_about_redis(error):
-                raise
+            is_over = True
+        if not is_over:
             time.sleep(timeout or 0)
         if time.monotonic() > self.look_at:
             self.look()
 
     def cancel_for(self, task_id: str) -> None:
         """Unsubscribe; a result that is forgotten while Redis is away is no matter."""
-        try:
+        with self.through_an_outage():
             super().cancel_for(task_id)
-        except RuntimeError as error:
+
+    @contextmanager
+    def through_an_outage(self) -> Generator[None]:
+        """Go on while Redis is away: whoever waits is not concerned, the ledger has the result too."""
+        try:
+            yield
+        except (RuntimeError, *self._connection_errors) as error:
             if not self.is_about_redis(error):
                 raise
 
@@ -137,10 +149,17 @@ class LedgerBackedRedis(RedisBackend):
         request: Context | None = None,
         **_: object,
     ) -> object:
-        """Store a result without looking first whether there is one: an attempt ends once."""
+        """Store a result without looking first whether there is one: an attempt ends once.
+
+        While Redis is away it stays in the ledger alone. Celery would take the error for the task's own, and
+        store that once Redis is back.
+        """
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = task_id
-        self._set_with_state(self.get_key_for_task(task_id), self.encode(meta), state)
+        try:
+            self._set_with_state(self.get_key_for_task(task_id), self.encode(meta), state)
+        except (RedisError, *self.connection_errors) as error:
+            logger.warning("the result of %s is in the ledger alone: %s", task_id, type(error).__name__)
         return result
 
     def _set(self, key: str, value: str | bytes, expires: int | None = None) -> None:

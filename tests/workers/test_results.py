@@ -122,3 +122,31 @@ def test_a_ledger_that_cannot_be_reached_is_asked_rarely(
     consumer = backend.result_consumer
     assert isinstance(consumer, WaitsForBoth)
     assert consumer.look_at > time.monotonic() + results.LOOK_S
+
+
+def test_a_result_that_redis_cannot_take_does_not_become_a_failure(
+    app: Celery, backend: Counting, db: Connection, redis: Redis, running: UUID
+):
+    """Celery stored Redis's own error in its place, as soon as Redis was back: paid for, and thrown away."""
+    finish(db, running)
+    redis.config_set("min-replicas-to-write", 1)  # it reads, and answers every write with an error
+    try:
+        backend.store_result(str(running), {"choices": []}, states.SUCCESS)
+    finally:
+        redis.config_set("min-replicas-to-write", 0)
+
+    result = app.AsyncResult(str(running), backend=backend)
+
+    assert result.get(timeout=WAIT_S)["choices"][0]["message"]["content"] == "in the ledger"
+
+
+def test_a_caller_that_begins_to_wait_while_redis_is_away_gets_its_result(
+    app: Celery, in_the_environment: None, db: Connection, running: UUID
+):
+    """Redis's own error looked to a caller like that of its task, which it has paid for."""
+    away = LedgerBackedRedis(app=app, url="redis://127.0.0.1:1/0")
+    finish(db, running)
+
+    answer = app.AsyncResult(str(running), backend=away).get(timeout=WAIT_S)
+
+    assert answer["choices"][0]["message"]["content"] == "in the ledger"
