@@ -35,6 +35,9 @@ def make_app(using: Settings) -> Celery:
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
+        # A Redis that answers with an error (its disk is full, it loads its log) is waited for like one that
+        # is away; otherwise the worker would end.
+        broker_channel_error_retry=True,
         # Who calls while Redis is away hears of it in seconds; who runs gets its result from the ledger.
         result_backend_transport_options={"retry_policy": RETRY_BRIEFLY},
         task_publish_retry_policy=RETRY_BRIEFLY,
