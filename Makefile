@@ -42,7 +42,7 @@ export UV_PREVIEW_FEATURES := build-dependency-hashes
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench docs fix hooks env lock clean llama check-lock check-places
+.PHONY: help demo test chaos check bench docs fix hooks env lock clean llama check-lock check-places
 
 help:  ## list these commands
 	@echo 'make COMMAND [PYTHON=python3.12] [EXTRAS="host cpu"]'
@@ -53,6 +53,9 @@ demo: env  ## run a task of every profile on a real model, and show what Postgre
 
 test: env  ## run the tests; ARGS="-k name" goes to pytest
 	@$(BIN)/pytest $(ARGS)
+
+chaos: env  ## kill and cut everything for minutes, then look that nothing was lost; ARGS="--seed 7 --minutes 3"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 check: env  ## lint, format, types, layers, and that the lock is current
 	@$(BIN)/ruff check --quiet
