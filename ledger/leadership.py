@@ -26,7 +26,15 @@ RENEW = """
 
 RESIGN = "UPDATE leadership SET lease_until = clock_timestamp() WHERE epoch = %(epoch)s"
 
-STILL_LEADS = "SELECT epoch FROM leadership WHERE epoch = %(epoch)s FOR SHARE"
+STANDS_STILL = "5s"
+"""How long a transaction of the brain may wait for its next statement: as long as its lease."""
+
+STILL_LEADS = """
+    SELECT epoch, set_config('idle_in_transaction_session_timeout', %(stands_still)s, true)
+      FROM leadership
+     WHERE epoch = %(epoch)s
+       FOR SHARE
+"""
 
 CURRENT = """
     SELECT epoch, holder, lease_until > clock_timestamp() AS is_alive
@@ -71,12 +79,13 @@ def check(db: Connection, epoch: int) -> None:
     """Make sure that the transaction of `db` can only commit while `epoch` leads.
 
     The row stays locked until the transaction ends, so nobody can take over in between: a brain that
-    was paused and wakes up writes nothing.
+    was paused and wakes up writes nothing. One that is paused right here does not keep the others waiting:
+    Postgres breaks its connection off.
 
     Raises:
         NotLeadingError: another dispatcher took over.
     """
-    if db.execute(STILL_LEADS, {"epoch": epoch}).fetchone() is None:
+    if db.execute(STILL_LEADS, {"epoch": epoch, "stands_still": STANDS_STILL}).fetchone() is None:
         raise NotLeadingError(epoch)
 
 

@@ -20,6 +20,7 @@ from uuid import UUID
 import psycopg
 import structlog
 from celery import Celery
+from psycopg.errors import IdleInTransactionSessionTimeout
 from redis import Redis, RedisError
 
 from config.catalog import Catalog
@@ -72,7 +73,7 @@ class Dispatcher:
                 self.lead_or_stand_by()
             except NotLeadingError as error:
                 log.warning("stepped_down", why=str(error))
-            except (psycopg.OperationalError, RedisError, OSError) as error:
+            except (psycopg.OperationalError, IdleInTransactionSessionTimeout, RedisError, OSError) as error:
                 if time.monotonic() - began > LONGEST_BACKOFF_S:
                     backoff_s = STANDBY_S  # it has worked for a while: this is another outage
                 log.warning("server_lost", error=type(error).__name__, again_in_s=backoff_s)
