@@ -456,7 +456,9 @@ def spent_on_failure(model: Model, failure: Exception) -> dict[str, Any]:
     """Say what a call used that gave no answer; unknown, and so counted as reserved, where nobody told."""
     used = getattr(failure, "used", None)
     if not isinstance(used, Completion):
-        return {"cost_usd": cost_usd(model, today(), prompt_tokens=0, completion_tokens=0)}
+        # An engine that says nothing of what was used has used nothing; a bug may come after any call.
+        is_free = isinstance(failure, EngineError) or model.tier != "paid"
+        return {"cost_usd": Decimal(0) if is_free else None}
     is_unknown = used.is_estimated and model.tier == "paid"
     return {
         "prompt_tokens": used.prompt_tokens,

@@ -450,6 +450,30 @@ def test_a_budget_holds_across_a_restart_with_many_in_flight(
     assert Decimal("0.0495") < reserved_and_spent[0] <= Decimal("0.05")
 
 
+class Broken(Scripted):
+    """An engine with a bug."""
+
+    def generate(self, request: Request, **_: object) -> Completion:
+        raise ZeroDivisionError
+
+
+def test_a_bug_after_a_paid_call_is_not_booked_as_free(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
+):
+    """Nobody knows what the call cost: it counts as reserved until somebody does."""
+    lane.engines["toll"] = Broken("")
+    task_id = send(app, profile="analysis", model="toll")
+    wait_for_presence(brain)
+    brain.tick([])
+
+    with pytest.raises(ZeroDivisionError):
+        run_attempt(next_request(redis, "echo.toll"))
+
+    (attempt,) = usage.life(db, task_id)
+    assert (attempt.outcome, attempt.cost_usd) == ("failed", None)
+    assert attempt.reserved_usd > 0
+
+
 def test_tasks_of_one_batch_go_in_the_order_in_which_they_came(
     brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
 ):
