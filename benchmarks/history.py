@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Identifier
 from redis import Redis
 
 from benchmarks.figures import Figure, report
-from benchmarks.pipeline import drain, processes, services
+from benchmarks.pipeline import drain, fill, processes, services
 from ledger import partitions
 from ledger.connect import Connection, connect
 from ledger.migrate import migrate
@@ -46,7 +46,7 @@ FILL = """
 """
 
 
-def fill(db: Connection, count: int) -> None:
+def grow(db: Connection, count: int) -> None:
     """Insert old tasks and attempts, the newest of them an hour old."""
     db.execute("SET synchronous_commit = off")
     months = last_months(datetime.now(UTC).date())
@@ -92,17 +92,16 @@ def main() -> None:
             ) as fleet:
                 for _ in range(50):
                     complete.delay("warm", profile="social").get(timeout=60)
-                return drain(redis, fleet, lambda n: complete.delay(f"number {n}", profile="social"), count)[
-                    1
-                ]
+                fill(fleet, [lambda n: complete.delay(f"number {n}", profile="social")], count)
+                return drain(redis, fleet, count)
 
         began = time.perf_counter()
         full_url = using.database_url.replace("///fleet?", "///aged?")
         with psycopg.connect(using.database_url, autocommit=True) as db:
             db.execute(SQL("CREATE DATABASE {}").format(Identifier("aged")))
         migrate(full_url)
-        with connect(full_url, name="fill") as db:
-            fill(db, history)
+        with connect(full_url, name="grow") as db:
+            grow(db, history)
         filled_s = time.perf_counter() - began
         empty_rates: list[float] = []
         full_rates: list[float] = []
