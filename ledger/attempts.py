@@ -142,39 +142,11 @@ FINISH_LATE = """
        AND attempts.queued_at >= %(since)s
 """
 
-OPEN = """
-    SELECT task_id, number, attempts.model, attempts.profile, attempts.agent, reserved_usd, reserved_tokens,
-           queued_at, claimed_at, needs,
-           number > 1 AND EXISTS (SELECT
-                                    FROM attempts before
-                                   WHERE before.task_id = attempts.task_id
-                                     AND before.queued_at >= tasks.accepted_at
-                                     AND before.outcome = 'lost') AS is_suspect
-      FROM attempts
-      JOIN tasks ON tasks.id = task_id
-     WHERE outcome IS NULL
-"""
-
 CLAIMED = """
     SELECT task_id, number, claimed_at
       FROM attempts
      WHERE outcome IS NULL
        AND claimed_at IS NOT NULL
-"""
-
-RECENT_CALLS = """
-    SELECT model, claimed_at, prompt_tokens + completion_tokens AS tokens
-      FROM attempts
-     WHERE finished_at > %(since)s
-       AND claimed_at > %(since)s
-"""
-
-CALLS_SINCE = """
-    SELECT model, count(*) AS calls
-      FROM attempts
-     WHERE finished_at >= %(since)s
-       AND claimed_at >= %(since)s
-     GROUP BY model
 """
 
 FINISHED = """
@@ -221,34 +193,6 @@ class Finish:
     """Nobody counted them."""
     error: dict[str, Any] | None = None
     answer: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class OpenAttempt:
-    """An attempt that has not ended."""
-
-    task_id: UUID
-    number: int
-    model: str
-    profile: str | None
-    agent: str
-    reserved_usd: Decimal
-    reserved_tokens: int
-    queued_at: datetime
-    claimed_at: datetime | None
-    needs: dict[str, Any]
-    is_suspect: bool
-    """Whether a worker died with an earlier attempt of its task."""
-
-
-@dataclass(frozen=True)
-class RecentCall:
-    """A call that began and ended lately."""
-
-    model: str
-    claimed_at: datetime
-    tokens: int | None
-    """None: nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -384,27 +328,10 @@ def hinted(payload: str) -> list[Key]:
     return [(UUID(task_id), int(number)) for task_id, number in pairs]
 
 
-def still_open(db: Connection) -> list[OpenAttempt]:
-    """Read every attempt that has not ended, in no order."""
-    with db.cursor(row_factory=class_row(OpenAttempt)) as cursor:
-        return cursor.execute(OPEN).fetchall()
-
-
 def claimed(db: Connection) -> dict[Key, datetime]:
     """Tell since when each attempt runs that a worker has."""
     rows = db.execute(CLAIMED).fetchall()
     return {(task_id, number): claimed_at for task_id, number, claimed_at in rows}
-
-
-def recent_calls(db: Connection, since: datetime) -> list[RecentCall]:
-    """Read the calls that began and ended since a moment, in no order."""
-    with db.cursor(row_factory=class_row(RecentCall)) as cursor:
-        return cursor.execute(RECENT_CALLS, {"since": since}).fetchall()
-
-
-def calls_since(db: Connection, since: datetime) -> dict[str, int]:
-    """Count the calls of each model that began and ended since a moment."""
-    return dict(db.execute(CALLS_SINCE, {"since": since}).fetchall())
 
 
 def finished(db: Connection, keys: Iterable[Key]) -> list[FinishedAttempt]:

@@ -10,6 +10,34 @@ from psycopg.rows import class_row
 
 from ledger.connect import Connection
 
+OPEN = """
+    SELECT task_id, number, attempts.model, attempts.profile, attempts.agent, reserved_usd, reserved_tokens,
+           queued_at, claimed_at, needs,
+           number > 1 AND EXISTS (SELECT
+                                    FROM attempts before
+                                   WHERE before.task_id = attempts.task_id
+                                     AND before.queued_at >= tasks.accepted_at
+                                     AND before.outcome = 'lost') AS is_suspect
+      FROM attempts
+      JOIN tasks ON tasks.id = task_id
+     WHERE outcome IS NULL
+"""
+
+RECENT_CALLS = """
+    SELECT model, claimed_at, prompt_tokens + completion_tokens AS tokens
+      FROM attempts
+     WHERE finished_at > %(since)s
+       AND claimed_at > %(since)s
+"""
+
+CALLS_SINCE = """
+    SELECT model, count(*) AS calls
+      FROM attempts
+     WHERE finished_at >= %(since)s
+       AND claimed_at >= %(since)s
+     GROUP BY model
+"""
+
 FAILURES = """
     SELECT task_id, number, model, finished_at, error -> 'lesson' AS lesson
       FROM attempts
@@ -66,6 +94,34 @@ PROMPTS = """
 
 
 @dataclass(frozen=True)
+class OpenAttempt:
+    """An attempt that has not ended."""
+
+    task_id: UUID
+    number: int
+    model: str
+    profile: str | None
+    agent: str
+    reserved_usd: Decimal
+    reserved_tokens: int
+    queued_at: datetime
+    claimed_at: datetime | None
+    needs: dict[str, Any]
+    is_suspect: bool
+    """Whether a worker died with an earlier attempt of its task."""
+
+
+@dataclass(frozen=True)
+class RecentCall:
+    """A call that began and ended lately."""
+
+    model: str
+    claimed_at: datetime
+    tokens: int | None
+    """None: nobody knows."""
+
+
+@dataclass(frozen=True)
 class Failure:
     """An attempt that taught something about its model."""
 
@@ -106,6 +162,23 @@ class PromptSeen:
     model: str
     counted: int
     needs: dict[str, Any]
+
+
+def still_open(db: Connection) -> list[OpenAttempt]:
+    """Read every attempt that has not ended, in no order."""
+    with db.cursor(row_factory=class_row(OpenAttempt)) as cursor:
+        return cursor.execute(OPEN).fetchall()
+
+
+def recent_calls(db: Connection, since: datetime) -> list[RecentCall]:
+    """Read the calls that began and ended since a moment, in no order."""
+    with db.cursor(row_factory=class_row(RecentCall)) as cursor:
+        return cursor.execute(RECENT_CALLS, {"since": since}).fetchall()
+
+
+def calls_since(db: Connection, since: datetime) -> dict[str, int]:
+    """Count the calls of each model that began and ended since a moment."""
+    return dict(db.execute(CALLS_SINCE, {"since": since}).fetchall())
 
 
 def failures(db: Connection, since: datetime) -> list[Failure]:

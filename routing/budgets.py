@@ -6,17 +6,15 @@ window in which it ends; while it is under way, its reservation counts in the wi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
-from uuid import UUID
 
-from config.budgets import Budget, Window
+from config.budgets import Budget
 from config.models import Model
+from routing.key import Key
 from routing.objection import Objection
-
-Key = tuple[UUID, int]
-"""(task id, number of the attempt)"""
+from routing.windows import window_end, window_start
 
 
 class Amount(NamedTuple):
@@ -133,15 +131,3 @@ class Budgets:
 
 def counts_model(budget: Budget, model: Model) -> bool:
     return budget.tier in (None, model.tier) and budget.model in (None, model.name)
-
-
-def window_start(window: Window, moment: datetime) -> datetime:
-    """Give the midnight, UTC, with which the day or month of a moment began."""
-    day = moment.astimezone(UTC).date()
-    return datetime.combine(day if window == "day" else day.replace(day=1), time(), UTC)
-
-
-def window_end(window: Window, moment: datetime) -> datetime:
-    """Give the midnight, UTC, with which the day or month of a moment ends."""
-    start = window_start(window, moment)
-    return start + timedelta(days=1) if window == "day" else (start + timedelta(days=32)).replace(day=1)

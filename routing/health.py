@@ -6,15 +6,13 @@ for long: its quota may be gone, and one request is enough to find out.
 """
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
-from uuid import UUID
+from datetime import datetime, timedelta
 
 from config.models import Model
+from routing.key import Key
 from routing.lessons import Lesson
 from routing.objection import Objection
-
-Key = tuple[UUID, int]
-"""(task id, number of the attempt)"""
+from routing.windows import window_end
 
 FAULTS_THAT_OPEN = 3
 """Failures in a row after which nothing is sent any more, until a probe succeeds."""
@@ -85,7 +83,7 @@ class Health:
                 self.pauses += 1
             case "quota":
                 why = "has no quota left"
-                until = lesson.until or midnight_after(at)
+                until = lesson.until or window_end("day", at)
             case "payment":
                 why = "has no money left"
                 until = lesson.until or at + ACCOUNT_PAUSE
@@ -157,8 +155,3 @@ def pause(before: int, key: Key) -> timedelta:
     """
     seconds = min(FIRST_PAUSE_S * 2 ** min(before, 16), LONGEST_PAUSE_S)
     return timedelta(seconds=seconds * (1 + JITTER * (key[0].int % 1024) / 1024))
-
-
-def midnight_after(moment: datetime) -> datetime:
-    """Give the next midnight, UTC."""
-    return datetime.combine(moment.astimezone(UTC).date() + timedelta(days=1), time(), UTC)

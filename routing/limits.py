@@ -6,14 +6,12 @@ provider at any time from then on; once the ledger tells when it was claimed, it
 
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
-from uuid import UUID
 
 from config.models import Limits
-
-Key = tuple[UUID, int]
-"""(task id, number of the attempt)"""
+from routing.key import Key
+from routing.windows import window_end
 
 MINUTE = timedelta(minutes=1)
 
@@ -119,8 +117,7 @@ class Usage:
             return None
         if self.calls_on.get(now.date(), 0) + len(self.placed) < limit:
             return None
-        midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
-        return Full(f"{limit} requests a day", midnight)
+        return Full(f"{limit} requests a day", window_end("day", now))
 
     def full_minute(self, limit: int | None, now: datetime) -> Full | None:
         if limit is None:

@@ -13,19 +13,15 @@ from config.models import Limits, Model
 from routing.budgets import NOTHING, Amount, Budgets, Purse
 from routing.estimates import Estimates, Seen, is_telling
 from routing.health import Health, is_void
+from routing.key import Key
 from routing.lessons import Lesson
-from routing.limits import Called, Full, Key, Usage
+from routing.limits import Called, Full, Usage
 from routing.objection import Objection
-from routing.pace import DEFAULT_SERVICE_S, LEARNING_RATE, Pace, seen_pace
+from routing.pace import DEFAULT_SERVICE_S, Pace, average, places, seen_pace
 from routing.task import Needs
 
-AHEAD_S = 0.25
-"""How much work may lie in a lane beyond its slots, so that a fast worker never waits for the brain.
-
-A slow model gets none: its next task is bound only when a slot is free, and can change its mind until then.
-"""
-
 MOST_AHEAD = 1000
+"""Attempts in a queue beyond its slots."""
 
 
 AWAY = timedelta(hours=6)
@@ -107,10 +103,8 @@ class Vitals:
 
     def room(self, queue: str) -> int:
         """Count the attempts that a queue can take now; 0 or less: none."""
-        slots = self.slots.get(queue, 0)
-        service_s = self.service_s.get(queue)
-        ahead = 0 if service_s is None else int(slots * AHEAD_S / max(service_s, 1e-6))
-        return slots + min(ahead, MOST_AHEAD) - self.in_queue[queue]
+        places_there = places(self.slots.get(queue, 0), self.service_s.get(queue), MOST_AHEAD)
+        return places_there - self.in_queue[queue]
 
     def closed(self, model: Model, now: datetime) -> Objection | None:
         """Say why a model, or its account, is not to be called now; None: it may."""
@@ -227,19 +221,21 @@ class Vitals:
 
     def time(self, known: UnderWay, end: Ended, claimed_at: datetime) -> None:
         queue, run_s = known.model.queue, (end.finished_at - claimed_at).total_seconds()
-        before = self.service_s.get(queue, run_s)
-        self.service_s[queue] = before + LEARNING_RATE * (run_s - before)
+        self.service_s[queue] = average(self.service_s.get(queue), run_s)
         if end.outcome != "succeeded":
             return
-        needs, counted = known.needs, end.prompt_tokens
-        if needs and counted and is_telling(counted, needs.prompt_tokens, needs.wide_tokens):
-            seen = Seen(1, counted / max(needs.prompt_tokens, 1))
-            self.estimates.learn(known.model.name, needs.script, seen)
+        if known.needs and end.prompt_tokens:
+            self.count(known.model.name, known.needs, end.prompt_tokens)
         if known.placed_at is not None:
             queue_s = max((claimed_at - known.placed_at).total_seconds(), 0)
             pace = seen_pace(queue_s, run_s, end.first_token_s, end.completion_tokens or 0)
             before_it = self.paces.get(known.model.name)
             self.paces[known.model.name] = pace if before_it is None else before_it.learn(pace)
+
+    def count(self, model: str, needs: Needs, counted: int) -> None:
+        """Take note of how many tokens a model counted in a prompt."""
+        if is_telling(counted, needs.prompt_tokens, needs.wide_tokens):
+            self.estimates.learn(model, needs.script, Seen(1, counted / max(needs.prompt_tokens, 1)))
 
     def purses_of(self, attempt: UnderWay) -> Iterable[Purse]:
         return self.budgets.of(attempt.model.name, attempt.profile, attempt.agent)

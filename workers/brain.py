@@ -21,10 +21,11 @@ from ledger import attempts, tasks, unfinished
 from ledger.attempts import Key
 from ledger.connect import Connection, commit_without_waiting, flush
 from ledger.tasks import EndedTask, HeldTask, Placement, QueuedAttempt
+from routing.budgets import Amount
 from routing.candidates import retired_names
 from routing.errors import ExpiredError, refusal
 from routing.objection import PassedOver
-from routing.plan import Run, most_used
+from routing.plan import Run
 from routing.scheduler import Scheduler
 from routing.task import Task
 from routing.vitals import Vitals
@@ -229,7 +230,8 @@ class Brain:
             refused: dict[UUID, dict[str, Any]] = {}
             for task, decision in self.scheduler.decisions(now):
                 if isinstance(decision, Run):
-                    placed[task.id] = placement(task, decision, now)
+                    reserved = self.vitals.under_way[task.id, task.number].amount
+                    placed[task.id] = placement(task, decision, reserved)
                 else:
                     refused[task.id] = stored(refusal(task.profile, decision.passed_over))
                 if len(placed) + len(refused) == MOST_AT_ONCE:
@@ -317,17 +319,16 @@ class Brain:
             self.vitals.withdrawn(key)
 
 
-def placement(task: Task, decision: Run, now: datetime) -> Placement:
+def placement(task: Task, decision: Run, reserved: Amount) -> Placement:
     model = decision.model
-    most = most_used(model, task.needs, now.date())
     return Placement(
         task_id=task.id,
         model=model.name,
         tier=model.tier,
         queue=model.queue,
         passed_over=objections(decision.passed_over),
-        reserved_usd=most.usd or Decimal(0),
-        reserved_tokens=most.tokens,
+        reserved_usd=reserved.usd or Decimal(0),
+        reserved_tokens=reserved.tokens,
     )
 
 

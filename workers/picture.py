@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from config.budgets import Window
@@ -11,13 +11,13 @@ from config.models import Model
 from ledger import attempts, fold, workers
 from ledger.attempts import FinishedAttempt
 from ledger.connect import Connection
-from routing.budgets import Amount, window_start
-from routing.estimates import Seen, is_telling
+from routing.budgets import Amount
 from routing.lessons import lesson_from
 from routing.limits import MINUTE, SLACK, Called
 from routing.pace import seen_pace
 from routing.task import needs_from
 from routing.vitals import AWAY, Ended, UnderWay, Vitals
+from routing.windows import window_start
 
 STALE_S = 10.0
 """A worker that was not seen for so long is no longer counted on: five of its beats."""
@@ -41,7 +41,7 @@ def read_vitals(db: Connection, catalog: Catalog, now: datetime) -> Vitals:
     read_budgets(vitals, db, now)
     read_health(vitals, db, now)
     read_paces(vitals, db, now)
-    for row in attempts.still_open(db):
+    for row in fold.still_open(db):
         model = catalog.models.get(row.model)
         if model is not None:
             attempt = UnderWay(
@@ -61,17 +61,17 @@ def read_limits(vitals: Vitals, db: Connection, now: datetime) -> None:
     """Count the calls of the last minute and of today."""
     models = vitals.catalog.models
     # A call that began right before midnight may have reached its provider after it.
-    midnight = datetime.combine(now.date(), time(), UTC) - SLACK
+    midnight = window_start("day", now) - SLACK
     vitals.remember_calls(
         recent=(
             (models[call.model], Called(call.claimed_at, call.tokens or 0))
-            for call in attempts.recent_calls(db, now - MINUTE - SLACK)
+            for call in fold.recent_calls(db, now - MINUTE - SLACK)
             if call.model in models
         ),
         today=now.date(),
         calls_today=(
             (models[model], calls)
-            for model, calls in attempts.calls_since(db, midnight).items()
+            for model, calls in fold.calls_since(db, midnight).items()
             if model in models
         ),
     )
@@ -115,10 +115,7 @@ def read_paces(vitals: Vitals, db: Connection, now: datetime) -> None:
         seen = seen_pace(row.queue_s, row.run_s, row.first_token_s, round(row.completion_tokens))
         vitals.paces[row.model] = seen
     for row in fold.prompts(db, since, MOST_REMEMBERED):
-        needs = needs_from(row.needs)
-        if is_telling(row.counted, needs.prompt_tokens, needs.wide_tokens):
-            seen = Seen(1, row.counted / max(needs.prompt_tokens, 1))
-            vitals.estimates.learn(row.model, needs.script, seen)
+        vitals.count(row.model, needs_from(row.needs), row.counted)
 
 
 def ended_form(row: FinishedAttempt) -> Ended:

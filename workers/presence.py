@@ -19,8 +19,9 @@ from celery.worker.control import control_command
 from config.settings import settings
 from ledger.attempts import Key
 from workers import lane, transport
+from workers.attempt import attempt_key
 from workers.catalog import catalog
-from workers.lane import Lane, attempt_key
+from workers.lane import Lane
 
 EVENTS_EVERY_S = 0.5
 

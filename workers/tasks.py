@@ -126,7 +126,7 @@ def complete(
     Raises:
         NoModelError, ExpiredError, InvalidCallError, EngineError: in the caller, from `get()`.
     """
-    from workers.lane import run_attempt  # noqa: PLC0415 - a producer needs neither psycopg nor an engine
+    from workers.attempt import run_attempt  # noqa: PLC0415 - a producer needs neither psycopg nor an engine
 
     request: Context = self.request
     return run_attempt(request)

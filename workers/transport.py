@@ -101,8 +101,4 @@ def look_again() -> None:
     """Let the event loop see, from another thread, that there is room again."""
     loop = get_event_loop()
     if loop is not None:
-        loop.call_soon(loop.call_later, LOOK_AGAIN_S, nothing)
-
-
-def nothing() -> None:
-    """Do nothing: the loop looks for room at each turn."""
+        loop.call_soon(loop.call_later, LOOK_AGAIN_S, lane.nothing)  # it looks for room at each turn

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from config.models import Limits
-from routing.health import midnight_after
 from routing.lessons import Lesson, Scope
 from routing.limits import MINUTE
+from routing.windows import window_end
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Meter:
         while recent and recent[0][0] <= now - MINUTE:
             recent.popleft()
         if limits.requests_per_day is not None and self.today(now) >= limits.requests_per_day:
-            return Lesson("quota", self.scope, "same", midnight_after(now))
+            return Lesson("quota", self.scope, "same", window_end("day", now))
         if limits.requests_per_minute is not None and len(recent) >= limits.requests_per_minute:
             return Lesson("rate_limit", self.scope, "same", recent[0][0] + MINUTE)
         used = sum(each for _, each in recent)

@@ -13,7 +13,7 @@ from config.errors import UnknownNameError
 from config.models import Model
 from routing.candidates import candidates
 from routing.estimates import Estimates
-from routing.health import Key
+from routing.key import Key
 from routing.lessons import Tried
 from routing.objection import PassedOver
 from routing.plan import Run, inability, unfitness, worst_cost_usd

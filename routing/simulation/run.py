@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from config.models import Model
-from routing.health import Key
+from routing.key import Key
 from routing.lessons import Lesson
 from routing.plan import output_tokens, worst_cost_usd
 from routing.price import cost_usd

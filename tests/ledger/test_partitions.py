@@ -1,6 +1,5 @@
 """The months of `attempts`, on a real Postgres."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from uuid import UUID
@@ -13,12 +12,6 @@ from tests.ledger.made import a_finish, a_placement, a_task
 
 LEASE_S = 60.0
 NEXT_YEAR = date(datetime.now(UTC).year + 1, 12, 1)
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
 
 
 def queued(db: Connection, at: datetime) -> UUID:

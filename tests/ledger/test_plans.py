@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from ledger import attempts, retention, tasks, unfinished
+from ledger import attempts, fold, retention, tasks, unfinished
 from ledger.connect import Connection, connect
 
 BY_KEY = {
@@ -31,7 +31,7 @@ BY_KEY = {
 }
 """They find their rows by the keys that they are given."""
 
-LATELY = {"recent calls": attempts.RECENT_CALLS, "calls since": attempts.CALLS_SINCE}
+LATELY = {"recent calls": fold.RECENT_CALLS, "calls since": fold.CALLS_SINCE}
 """They read what ended since a moment."""
 
 OPEN = {
@@ -40,7 +40,7 @@ OPEN = {
     "held": tasks.HELD,
     "unclaimed": tasks.UNCLAIMED,
     "claimed": attempts.CLAIMED,
-    "still open": attempts.OPEN,
+    "still open": fold.OPEN,
     "any expired": unfinished.ANY_EXPIRED,
     "lose": unfinished.LOSE,
 }

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from ledger import attempts, leadership, retention, tasks
+from ledger import attempts, retention, tasks
 from ledger.connect import Connection, connect
 from tests.ledger.made import a_finish, a_placement, a_task
 
@@ -20,13 +20,6 @@ DAY = timedelta(days=1)
 def db(db_url: str) -> Iterator[Connection]:
     with connect(db_url, name="test", by_key=True) as connection:
         yield connection
-
-
-@pytest.fixture
-def epoch(db: Connection) -> int:
-    taken = leadership.take(db, "test", LEASE_S)
-    assert taken is not None
-    return taken
 
 
 def ended(db: Connection, epoch: int, ago: timedelta, outcome: str = "succeeded", **fields: Any) -> UUID:

@@ -1,6 +1,5 @@
 """The rows of tasks and attempts, on a real Postgres."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -8,25 +7,12 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from ledger import attempts, leadership, tasks, usage
+from ledger import attempts, fold, leadership, tasks, usage
 from ledger.connect import Connection, connect
 from ledger.errors import NotLeadingError
 from tests.ledger.made import a_finish, a_placement, a_task
 
 LEASE_S = 60.0
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
-
-
-@pytest.fixture
-def epoch(db: Connection) -> int:
-    taken = leadership.take(db, "test", LEASE_S)
-    assert taken is not None
-    return taken
 
 
 def claimed(db: Connection, epoch: int) -> UUID:
@@ -189,7 +175,7 @@ def test_a_cancelled_task_is_not_claimed(db: Connection, epoch: int):
 
     assert [ended.id for ended in cancelled] == [task.id]
     assert attempts.claim(db, [(task.id, 1)], worker="w", lease_s=LEASE_S) == {}
-    assert attempts.still_open(db) == []
+    assert fold.still_open(db) == []
 
 
 def test_a_cancelled_task_is_not_queued(db: Connection, epoch: int):

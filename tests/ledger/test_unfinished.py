@@ -1,6 +1,5 @@
 """Attempts that end without their worker's answer, on a real Postgres."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -15,19 +14,6 @@ from tests.ledger.made import a_finish, a_placement, a_task
 LEASE_S = 60.0
 
 RESERVED = Decimal("0.5")
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
-
-
-@pytest.fixture
-def epoch(db: Connection) -> int:
-    taken = leadership.take(db, "test", LEASE_S)
-    assert taken is not None
-    return taken
 
 
 def queued(db: Connection, epoch: int, **placement: Any) -> UUID:

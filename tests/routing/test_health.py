@@ -20,8 +20,8 @@ from routing.health import (
     Health,
     pause,
 )
+from routing.key import Key
 from routing.lessons import Cause, Lesson, Tried, as_stored, lesson_from, used_up
-from routing.limits import Key
 from routing.objection import Objection
 from routing.plan import Run, Wait, plan
 from routing.vitals import Vitals

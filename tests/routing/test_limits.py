@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from config.models import Provider
 from routing.candidates import candidates
-from routing.limits import MINUTE, SLACK, Called, Key, Usage
+from routing.key import Key
+from routing.limits import MINUTE, SLACK, Called, Usage
 from routing.plan import Plan, Run, Wait, plan
 from routing.task import Task
 from routing.vitals import Vitals

@@ -20,10 +20,11 @@ from ledger.errors import NotLeadingError
 from routing.plan import Wait
 from tests.routing.made import a_task
 from tests.workers.made import fate_of, next_epoch, next_request, send, wait_for_presence
+from workers.attempt import run_attempt
 from workers.brain import Brain
 from workers.engines.base import Completion, Request
 from workers.engines.errors import BadRequestError, EngineError, ModelGoneError, RateLimitedError
-from workers.lane import Lane, run_attempt
+from workers.lane import Lane
 
 
 def test_a_task_walks_through_brain_and_lane(

@@ -7,7 +7,7 @@ from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from rich.console import Console
@@ -18,7 +18,8 @@ from config.settings import SHIPPED_CONFIG, read_settings
 from ledger import attempts, leadership, tasks, workers
 from ledger.attempts import Finish
 from ledger.connect import Connection, connect
-from ledger.tasks import NewTask, Placement
+from ledger.tasks import Placement
+from tests.ledger.made import a_task
 from workers.cancel import cancel
 from workers.errors import NotThereError, UnknownTaskError
 from workers.explain import expect, life_as_json, show_forecast, show_life
@@ -57,20 +58,13 @@ def worker(db: Connection) -> str:
 
 
 def accepted(db: Connection, epoch: int, **different: Any) -> UUID:
-    fields: dict[str, Any] = {
-        "id": uuid4(),
-        "profile": "social",
-        "focus": None,
-        "model": None,
+    mine: dict[str, Any] = {
         "agent": "tester",
         "priority": 3,
-        "not_before": None,
-        "deadline": None,
         "needs": {"prompt_tokens": 20, "max_tokens": 100},
         "request": {"messages": [{"role": "user", "content": SECRET}]},
-        "envelope": {"headers": {}, "embed": {}},
     }
-    task = NewTask(**{**fields, **different})
+    task = a_task(**{**mine, **different})
     tasks.accept(db, [task], epoch=epoch)
     return task.id
 

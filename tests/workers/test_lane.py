@@ -23,11 +23,12 @@ from ledger.migrate import migrate
 from tests.ledger.made import a_placement, a_task
 from tests.workers.made import LEASE_S, fate_of, next_request, send, wait_for_presence
 from workers import embedded
+from workers.attempt import claim_and_run, run_attempt
 from workers.brain import Brain
 from workers.engines.base import Completion, Request
 from workers.engines.errors import CancelledError
 from workers.gate import Gate
-from workers.lane import Lane, claim_and_run, run_attempt
+from workers.lane import Lane
 
 WAIT_S = 30
 

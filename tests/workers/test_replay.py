@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,7 +16,8 @@ from config.settings import SHIPPED_CONFIG, settings
 from ledger import attempts, leadership, tasks, workers
 from ledger.attempts import Finish
 from ledger.connect import Connection, connect
-from ledger.tasks import NewTask, Placement
+from ledger.tasks import Placement
+from tests.ledger.made import a_task
 from workers.cli import main
 from workers.errors import NothingToReplayError, TraceError
 from workers.replay import Assumptions, Workload, recorded, replay
@@ -163,20 +164,7 @@ def epoch(db: Connection) -> int:
 
 
 def accepted(db: Connection, epoch: int, **different: Any) -> UUID:
-    fields: dict[str, Any] = {
-        "id": uuid4(),
-        "profile": "social",
-        "focus": None,
-        "model": None,
-        "agent": "tester",
-        "priority": 3,
-        "not_before": None,
-        "deadline": None,
-        "needs": {"prompt_tokens": 40, "max_tokens": 100},
-        "request": {"messages": [{"role": "user", "content": "hello"}]},
-        "envelope": {"headers": {}, "embed": {}},
-    }
-    task = NewTask(**{**fields, **different})
+    task = a_task(**{"needs": {"prompt_tokens": 40, "max_tokens": 100}, **different})
     tasks.accept(db, [task], epoch=epoch)
     return task.id
 

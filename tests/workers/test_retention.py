@@ -16,14 +16,14 @@ from redis import Redis
 from config.catalog import Catalog, load_catalog
 from config.settings import Settings, read_settings
 from ledger import leadership, partitions, tasks
-from ledger.connect import Connection, connect
+from ledger.connect import Connection
 from workers import lane as lanes
-from workers.app import make_app
+from workers.attempt import run_attempt
 from workers.brain import Brain
 from workers.errors import TextRemovedError
 from workers.housekeeper import Housekeeper
 from workers.inbox import Inbox
-from workers.lane import Lane, run_attempt
+from workers.lane import Lane
 
 CATALOG = Path(__file__).parents[1] / "catalogs/echo"
 SECRET = "the name of the rose"
@@ -42,17 +42,6 @@ def settings(redis_url: str, db_url: str) -> Settings:
     return read_settings(
         {"FLEET_REDIS_URL": redis_url, "FLEET_DATABASE_URL": db_url, "FLEET_KEEP_ATTEMPTS": "90d"}
     )
-
-
-@pytest.fixture
-def app(settings: Settings) -> Celery:
-    return make_app(settings)
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from ledger import attempts
 from ledger.attempts import Key
 from ledger.connect import Connection
 from tests.workers.made import fate_of, next_request, send, wait_for_presence
+from workers.attempt import run_attempt
 from workers.brain import Brain
 from workers.errors import WorkersDiedError
-from workers.lane import Lane, run_attempt
+from workers.lane import Lane
 from workers.sweep import AWAY_S, GRACE_S, Sweep
 
 
