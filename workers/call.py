@@ -3,16 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from inspect import signature
 from typing import Any, TypeGuard
 
 from config.catalog import Catalog
-from config.errors import closest_of
 from config.models import TIERS, Capability
 from config.profiles import Expect
 from routing.tokens import estimate_tokens, parts_of, script_of, wide_tokens
 from workers.errors import InvalidCallError, PayloadTooLargeError
+from workers.values import closest, kind, money, name, one_of, real, storable, whole
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MOST_STOPS = 16
@@ -262,62 +262,6 @@ def checked_message(where: str, message: object) -> dict[str, Any]:
     return dict(message)
 
 
-def storable(where: str, text: str) -> str:
-    """Refuse text that Postgres cannot keep."""
-    if "\x00" in text:
-        raise InvalidCallError(where, "text without NUL characters")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidCallError(where, "text that is valid Unicode, got a lone surrogate") from error
-    return text
-
-
-def name(argument: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value:
-        raise InvalidCallError(argument, f"a name, got {kind(value)}")
-    return storable(argument, value)
-
-
-def whole(argument: str, value: object, least: int, most: int) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidCallError(argument, f"a whole number from {least} to {most}, got {value!r}")
-    return value
-
-
-def real(argument: str, value: object, least: float, most: float, *, default: float) -> float:
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise InvalidCallError(argument, f"a number from {least} to {most}, got {value!r}")
-    return float(value)
-
-
-def one_of(argument: str, value: object, known: Sequence[str]) -> str | None:
-    if value is None:
-        return None
-    if value not in known:
-        raise InvalidCallError(argument, f"one of {', '.join(known)}, got {value!r}{closest(value, known)}")
-    return str(value)
-
-
-def money(argument: str, value: object) -> Decimal | None:
-    """Read dollars from a number or a string; a float counts as what it prints."""
-    if value is None:
-        return None
-    try:
-        usd = Decimal(str(value))
-    except InvalidOperation:
-        usd = Decimal(-1)
-    if isinstance(value, bool) or not usd.is_finite() or usd < 0:
-        raise InvalidCallError(argument, f"dollars, as a number or a string, got {value!r}")
-    return usd
-
-
 def response_form(value: object) -> dict[str, Any] | None:
     """Check OpenAI's `response_format`."""
     if value is None:
@@ -401,13 +345,3 @@ def stops(value: object) -> tuple[str, ...]:
             raise InvalidCallError("stop", f"strings that are not empty, got {text!r}")
         storable("stop", text)
     return tuple(given)
-
-
-def closest(value: object, known: Sequence[str]) -> str:
-    meant = closest_of(str(value), known)
-    return f"; did you mean {meant!r}?" if meant else ""
-
-
-def kind(value: object) -> str:
-    """Name the type of a value without repeating the value, which may be a prompt."""
-    return "nothing" if value is None else f"a value of type {type(value).__name__}"
