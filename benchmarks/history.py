@@ -27,7 +27,7 @@ FILL = """
     WITH made AS (
         INSERT INTO tasks (id, state, profile, agent, priority, needs, envelope, attempts, accepted_at,
                            finished_at, text_removed_at)
-        SELECT gen_random_uuid(), 'succeeded', 'social', 'default', 0,
+        SELECT uuidv7(at - clock_timestamp()), 'succeeded', 'social', 'default', 0,
                '{"prompt_tokens": 10, "max_tokens": 1024}', '{}', 1, at, at + interval '2 s', at
           FROM (SELECT %(first)s::timestamptz
                        + (%(next)s::timestamptz - %(first)s::timestamptz) * number / %(count)s AS at

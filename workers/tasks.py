@@ -1,9 +1,11 @@
 """`complete`: what agents call, and what lane workers run."""
 
+import secrets
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from celery import Task
 from celery.app.task import Context
@@ -49,12 +51,27 @@ class CheckedTask(Task):
         call = check_arguments(catalog(), args, kwargs)
         if key is not None:
             options["task_id"] = task_id_of(key)
+        elif options.get("task_id") is None:
+            options["task_id"] = new_task_id()
         options.update(shown_arguments(call))
         try:
             return super().apply_async(args, kwargs, **options)
         except (OperationalError, RedisError, RuntimeError) as error:
             # Celery's result backend gives up with a plain RuntimeError.
             raise RedisUnreachableError(without_password(settings().redis_url)) from error
+
+
+def new_task_id() -> str:
+    """Make an id that begins with the time: UUID version 7, RFC 9562.
+
+    New rows then stand side by side in the ledger's indexes. With random ids, as Celery makes them, each task
+    touches a page of its own, and the more so the more history there is.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    version, variant = 0x7 << 76, 0b10 << 62
+    return str(
+        UUID(int=milliseconds << 80 | version | secrets.randbits(12) << 64 | variant | secrets.randbits(62))
+    )
 
 
 def task_id_of(idempotency_key: str) -> str:
