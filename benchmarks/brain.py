@@ -1,4 +1,4 @@
-"""How fast the brain decides, and what it costs while there is nothing to decide.
+"""How fast the brain decides, what it costs while there is nothing to decide, and what it keeps in mind.
 
 10,000 tasks of 50 agents wait for 16 models; every decision is a plan over all candidates of its task, with
 limits, patience and turns, and each placement fills the picture that the next one is made on. Nothing is
@@ -21,15 +21,29 @@ from benchmarks.pipeline import processes, services
 from config.catalog import Catalog
 from config.models import Limits, Model, Price
 from config.profiles import Profile, Routing
+from ledger.connect import connect
 from routing.plan import Plan, Run
 from routing.scheduler import Scheduler
 from routing.task import Needs, Task
 from routing.vitals import Ended, Vitals
 
 HELD = 10_000
+MANY_HELD = 100_000
 MODELS = 16
 AGENTS = 50
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+HELD_NOW = "SELECT count(*) FROM tasks WHERE state = 'held' AND finished_at IS NULL"
+
+HOLD = """
+    INSERT INTO tasks (id, state, profile, agent, priority, needs, request, envelope)
+    SELECT uuidv7(), 'held', 'social', 'agent ' || number %% 50, number %% 3,
+           '{"prompt_tokens": 700, "script": "ASCII", "wide_tokens": 0, "max_tokens": 500, "requires": [],
+             "patience_s": null, "max_tier": null, "max_cost_usd": null}',
+           '{}',
+           '{"headers": {}, "embed": {}}'
+      FROM generate_series(1, %(count)s) AS numbers (number)
+"""
 
 
 def a_catalog() -> Catalog:
@@ -150,6 +164,23 @@ def idle_cpu_share(seconds: float) -> float:
     return 100 * (after.user + after.system - before.user - before.system) / seconds
 
 
+def held_memory_mb() -> float:
+    """Let a dispatcher begin with 100,000 tasks that wait for a worker, and measure its resident memory."""
+    with services() as using, connect(using.database_url, name="fill") as db:
+        from workers.tasks import complete  # noqa: PLC0415 - reads the settings that `services` made
+
+        db.execute(HOLD, {"count": MANY_HELD})
+        with processes(("workers.cli", "dispatcher")) as (dispatcher,):
+            complete.delay("one more", profile="social")
+            deadline = time.monotonic() + 60
+            while db.execute(HELD_NOW).fetchone() != (MANY_HELD + 1,):
+                if time.monotonic() > deadline:
+                    message = "the dispatcher did not read what waits within 60 s"
+                    raise TimeoutError(message)
+                time.sleep(0.5)
+            return psutil.Process(dispatcher.pid).memory_info().rss / 1e6
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(
@@ -161,6 +192,7 @@ def main() -> None:
     runs = [decisions_per_s(catalog) for _ in range(3 if quick else 9)]
     rate, placed, idle_tick_s = (statistics.median(column) for column in zip(*runs, strict=True))
     idle = idle_cpu_share(10 if quick else 60)
+    held_mb = held_memory_mb()
     report(
         f"{HELD:,} held tasks of {AGENTS} agents, {MODELS} models; Python {sys.version.split()[0]}; medians",
         [
@@ -168,10 +200,12 @@ def main() -> None:
             ("tasks placed in 10 ticks", f"{placed:,.0f}"),
             ("a tick in which nothing can be placed", f"{idle_tick_s * 1000:.1f} ms"),
             ("a dispatcher with nothing to do", f"{idle:.2f} % of a core"),
+            (f"a dispatcher with {MANY_HELD:,} held tasks", f"{held_mb:.0f} MB"),
         ],
         [
             Figure("brain.decisions_per_s", rate, 5000, "/s"),
             Figure("brain.idle_cpu", idle, 1, "%", is_ceiling=True),
+            Figure("brain.memory_with_100000_held", held_mb, 300, "MB", is_ceiling=True),
         ],
     )
 

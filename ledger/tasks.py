@@ -1,6 +1,6 @@
 """Tasks on their way in: accepted, held, queued; and those that end without a model call."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -11,6 +11,9 @@ from psycopg.rows import class_row, dict_row
 
 from ledger import leadership
 from ledger.connect import Connection, jsonb, records
+
+ROWS_AT_ONCE = 1_000
+"""Rows of a long answer that are in memory at once."""
 
 ACCEPT = """
     WITH leads AS (
@@ -289,12 +292,16 @@ def accept(
     return {task_id: accepted_at for task_id, accepted_at in rows if task_id is not None}
 
 
-def held(db: Connection, only: Iterable[UUID] | None = None) -> list[HeldTask]:
-    """Read the tasks that wait, in order of priority and arrival; of `only`, where it is given."""
+def held(db: Connection, only: Iterable[UUID]) -> list[HeldTask]:
+    """Read those of the tasks that wait, in order of priority and arrival."""
     with db.cursor(row_factory=class_row(HeldTask)) as cursor:
-        if only is None:
-            return cursor.execute(HELD + IN_ORDER).fetchall()
         return cursor.execute(HELD_OF + IN_ORDER, {"ids": list(only)}).fetchall()
+
+
+def all_held(db: Connection) -> Iterator[HeldTask]:
+    """Read all tasks that wait, in order of priority and arrival, a few at a time: they may be many."""
+    with db.cursor(row_factory=class_row(HeldTask)) as cursor:
+        yield from cursor.stream(HELD + IN_ORDER, size=ROWS_AT_ONCE)
 
 
 def queue(db: Connection, placements: Sequence[Placement], *, epoch: int) -> list[QueuedAttempt]:

@@ -80,7 +80,7 @@ class Brain:
         commit_without_waiting(self.db)
         now = datetime.now(UTC)
         self.scheduler = Scheduler(self.catalog, read_vitals(self.db, self.catalog, now))
-        for row in tasks.held(self.db):
+        for row in tasks.all_held(self.db):
             let_wait(self.scheduler, row, now)
         again = tasks.unclaimed(self.db)
         self.publish(again)

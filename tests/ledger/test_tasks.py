@@ -40,7 +40,7 @@ def test_a_task_walks_from_held_to_succeeded(db: Connection, epoch: int):
     """The life of a task, as DESIGN.md tells it."""
     task = a_task()
     tasks.accept(db, [task], epoch=epoch)
-    held = tasks.held(db)
+    held = list(tasks.all_held(db))
     queued = tasks.queue(db, [a_placement(task.id)], epoch=epoch)
     claim = attempts.claim(db, [(task.id, 1)], worker="w", lease_s=LEASE_S)[task.id, 1]
     running = tasks.fates(db, [task.id])[0].state
@@ -144,7 +144,7 @@ def test_only_the_leader_writes(db: Connection, epoch: int):
         tasks.cancel(db, [task.id], epoch=epoch)
 
     assert later == epoch + 1
-    assert [row.id for row in tasks.held(db)] == [task.id]
+    assert [row.id for row in tasks.all_held(db)] == [task.id]
 
 
 def test_nobody_takes_over_while_the_leader_commits(db: Connection, db_url: str, epoch: int):
@@ -222,7 +222,7 @@ def test_times_are_aware(db: Connection, epoch: int):
     task = a_task(deadline=datetime.now(UTC) + timedelta(hours=1))
     tasks.accept(db, [task], epoch=epoch)
 
-    row = tasks.held(db)[0]
+    row = next(tasks.all_held(db))
 
     assert row.deadline == task.deadline
     assert row.accepted_at.tzinfo is not None

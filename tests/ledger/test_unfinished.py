@@ -51,7 +51,7 @@ def test_what_a_dead_worker_ran_is_held_again_at_its_reserved_cost(db: Connectio
     assert [(each.task_id, each.number, each.worker) for each in lost] == [(task_id, 1, "w")]
     assert failed == []
     assert row_of(db, task_id) == ("held", "lost", RESERVED, None)
-    (held,) = tasks.held(db)
+    (held,) = list(tasks.all_held(db))
     assert held.tried == [["echo", "lost", None, True]], "its model has taught us nothing"
     assert held.spent_usd == RESERVED
 
@@ -186,4 +186,4 @@ def test_a_worker_hands_back_what_it_runs_and_what_it_has_not_begun(db: Connecti
     assert row_of(db, elsewhere)[0] == "running"
     assert row_of(db, ended)[0] == "succeeded"
     nothing_learned = [["echo", "stopped", None, False]]
-    assert {row.id: row.tried for row in tasks.held(db)} == {begun: nothing_learned, waiting: nothing_learned}
+    assert {row.id: row.tried for row in tasks.all_held(db)} == {begun: nothing_learned, waiting: nothing_learned}
