@@ -186,4 +186,7 @@ def test_a_worker_hands_back_what_it_runs_and_what_it_has_not_begun(db: Connecti
     assert row_of(db, elsewhere)[0] == "running"
     assert row_of(db, ended)[0] == "succeeded"
     nothing_learned = [["echo", "stopped", None, False]]
-    assert {row.id: row.tried for row in tasks.all_held(db)} == {begun: nothing_learned, waiting: nothing_learned}
+    assert {row.id: row.tried for row in tasks.all_held(db)} == {
+        begun: nothing_learned,
+        waiting: nothing_learned,
+    }
