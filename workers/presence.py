@@ -21,7 +21,7 @@ from ledger.attempts import Key
 from workers import lane, transport
 from workers.attempt import attempt_key
 from workers.catalog import catalog
-from workers.lane import Lane
+from workers.lane import BREAK_OFF_S, Lane
 
 EVENTS_EVERY_S = 0.5
 
@@ -32,6 +32,15 @@ FIRST_PAUSE_S = 0.5
 """After this time a lost Redis is asked for again; each time so much later."""
 
 LONGEST_PAUSE_S = 3.0
+
+RETRY_PATIENTLY = {
+    "max_retries": 1_000_000,
+    "interval_start": FIRST_PAUSE_S,
+    "interval_step": FIRST_PAUSE_S,
+    "interval_max": LONGEST_PAUSE_S,
+}
+"""What follows a task that has ended (its result, the rest of its chain, its chord) waits for Redis as long
+as the worker lives; a number, because Celery reads none as its default of a few."""
 
 FINISH_S = 45.0
 """How long what runs may take to its end once the worker is told to stop. `fleet down` kills after 60."""
@@ -75,14 +84,24 @@ class OpenLane(bootsteps.StartStopStep):
                 log.error("not_stopped", attempts=len(closing.running), why="an engine does not let go")
                 closing.alive.close()
                 os._exit(1)
-        parent.pool.stop()
         self.terminate(parent)
+        if not stopped_within(parent.pool, BREAK_OFF_S):
+            log.error("not_sent", why="Redis is away: results are in the ledger alone, and chains end here")
+            os._exit(1)
 
     def terminate(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's WorkController
         """Close the lane: the brain sends no more."""
         if lane.open_lane is not None:
             lane.open_lane.close()
             lane.open_lane = None
+
+
+def stopped_within(pool: Any, limit_s: float) -> bool:  # noqa: ANN401 - Celery's pool of threads
+    """Stop a pool; tell whether it did in time: its threads may wait for Redis."""
+    stopping = Thread(target=pool.stop, daemon=True)
+    stopping.start()
+    stopping.join(limit_s)
+    return not stopping.is_alive()
 
 
 class Stopping:
@@ -162,6 +181,8 @@ def revoke(state: object, task_id: str | list[str], **_: object) -> dict[str, st
 def make_lane_worker(app: Celery) -> None:
     """Let the workers of an app open a lane."""
     transport.use()
+    app.conf.task_publish_retry_policy = RETRY_PATIENTLY
+    app.conf.result_backend_transport_options = {"retry_policy": RETRY_PATIENTLY}
     app.conf.worker_consumer = f"{__name__}:{SteadyConsumer.__name__}"
     app.steps["consumer"].add(GatherEvents)  # pyright: ignore[reportOptionalSubscript] - as above
     app.steps["worker"].add(OpenLane)  # pyright: ignore[reportOptionalSubscript] - set by the time an app exists

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -161,6 +162,10 @@ class LedgerBackedRedis(RedisBackend):
         except (RedisError, *self.connection_errors) as error:
             logger.warning("the result of %s is in the ledger alone: %s", task_id, type(error).__name__)
         return result
+
+    def on_chord_part_return(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own
+        """Count a part of a chord as done; Celery counts a part once, however often it is told."""
+        self.ensure(partial(super().on_chord_part_return, **options), arguments)
 
     def _set(self, key: str, value: str | bytes, expires: int | None = None) -> None:
         """Write a result and tell who waits, without MULTI: the one who is told has the value in hand."""

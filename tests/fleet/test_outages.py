@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import chain, chord
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 from redis import Redis
@@ -194,6 +195,44 @@ def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
     assert Redis.from_url(fleet.settings.redis_url).llen("dispatch") == 0
     assert fleet.send("afterwards", profile="social").get(timeout=WAIT_S)
     settings.cache_clear()
+
+
+def test_what_comes_after_a_task_is_sent_once_redis_is_back(patient_fleet: Fleet):
+    """A chain must not end in the middle because Redis was away in the moment its first task ended."""
+    fleet = patient_fleet
+    pid = fleet.start_redis()
+    fleet.start("dispatcher")
+    fleet.worker()
+    slow = fleet.app.signature("complete", ["first"], {"profile": "slow"}, queue="dispatch")
+    second = fleet.app.signature("complete", kwargs={"profile": "social"}, queue="dispatch")
+    chained: Any = chain(slow, second).apply_async()
+    joined: Any = chord([slow, slow], second).apply_async()
+    fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'running'", 3)
+    os.kill(pid, signal.SIGKILL)
+    fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'succeeded'", 3)
+    time.sleep(15)  # longer than those who call, and Celery by itself, try again
+
+    fleet.start_redis()
+
+    fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'succeeded'", 5)
+    assert text_of(chained) == "first"
+    assert text_of(joined) == "first\n\nfirst"
+
+
+def test_a_worker_ends_in_time_while_redis_is_away(patient_fleet: Fleet):
+    """What it could not send is sent by nobody then; but the answer is in the ledger."""
+    fleet = patient_fleet
+    pid = fleet.start_redis()
+    fleet.start("dispatcher")
+    worker = fleet.worker()
+    sent = fleet.send("first", profile="slow")
+    fleet.wait_for_state(sent, "running")
+    os.kill(pid, signal.SIGKILL)
+    fleet.wait_for_state(sent, "succeeded")
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait(30) is not None
 
 
 def test_postgres_that_is_killed_under_load_stops_nobody_and_loses_nothing(quick_fleet: Fleet):
