@@ -18,6 +18,9 @@ EXTRAS ?= $(if $(filter Darwin arm64,$(HOST)),host cpu cloud mlx,host cpu cloud)
 
 BENCHMARKS := pipeline history brain policy cloud
 
+# What tests and checks need besides; an image leaves it out: make env DEV=
+DEV ?= --group dev
+
 UV := .cache/uv/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
@@ -108,7 +111,7 @@ llama: | $(BIN)/python
 # After llama, or uv would build llama.cpp here without the settings that it needs.
 $(INSTALLED): pyproject.toml $(LOCK) | llama
 	@echo "installing the packages of requirements.lock for: $(EXTRAS)"
-	@$(INSTALL) --require-hashes --constraints $(LOCK) -r pyproject.toml $(EXTRAS:%=--extra %) --group dev
+	@$(INSTALL) --require-hashes --constraints $(LOCK) -r pyproject.toml $(EXTRAS:%=--extra %) $(DEV)
 	@$(INSTALL) --no-deps --editable .
 	@touch $@
 

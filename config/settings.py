@@ -47,6 +47,8 @@ class Settings:
     keep_attempts: timedelta | None
     """How long attempts stay in the ledger, in whole months; None: for ever."""
     log_level: str
+    flower_address: str
+    """Where Flower listens; it asks for its password everywhere."""
     flower_port: int
     flower_password: str | None
     """None: `fleet up` makes one and keeps it in `home`."""
@@ -105,6 +107,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         if environ.get("FLEET_KEEP_ATTEMPTS")
         else None,
         log_level=level(environ),
+        flower_address=environ.get("FLEET_FLOWER_ADDRESS") or "127.0.0.1",
         flower_port=positive(environ, "FLEET_FLOWER_PORT", DEFAULT_FLOWER_PORT),
         flower_password=environ.get("FLEET_FLOWER_PASSWORD") or None,
     )

@@ -47,6 +47,9 @@ TICK_S = 1.0
 
 LONGEST_BACKOFF_S = 5.0
 
+STANDS_STILL_S = 60.0
+"""A dispatcher whose loop has not come round for so long answers `ping` with an error."""
+
 log = structlog.get_logger()
 
 
@@ -61,6 +64,7 @@ class Dispatcher:
         self.stopping = Event()
         self.revoked: SimpleQueue[UUID] = SimpleQueue()
         self.doorbell: Doorbell | None = None
+        self.came_round_at = time.monotonic()
 
     def run(self) -> None:
         """Lead whenever nobody else does, until `stop`; lost servers are waited for."""
@@ -68,7 +72,7 @@ class Dispatcher:
         Thread(target=self.hear_revokes, name="revokes", daemon=True).start()
         backoff_s = STANDBY_S
         while not self.stopping.is_set():
-            began = time.monotonic()
+            began = self.came_round_at = time.monotonic()
             try:
                 self.lead_or_stand_by()
             except NotLeadingError as error:
@@ -100,6 +104,7 @@ class Dispatcher:
             epoch = None
             while epoch is None and not self.stopping.is_set():
                 epoch = leadership.take(db, self.name, LEASE_S)
+                self.came_round_at = time.monotonic()
                 if epoch is None:
                     self.stopping.wait(STANDBY_S)
             if epoch is not None:
@@ -119,7 +124,8 @@ class Dispatcher:
             hints: Iterable[str] = ()
             renewed_at = 0.0
             while not self.stopping.is_set():
-                if time.monotonic() - renewed_at > RENEW_S:
+                self.came_round_at = time.monotonic()
+                if self.came_round_at - renewed_at > RENEW_S:
                     leadership.renew(db, epoch, LEASE_S)
                     renewed_at = time.monotonic()
                 brain.tick(hints)
@@ -133,7 +139,7 @@ class Dispatcher:
 
     def hear_revokes(self) -> None:
         """Listen to Celery's remote control, and answer its `ping`."""
-        handlers = {"revoke": self.on_revoke, "ping": lambda _state, **_: {"ok": "pong"}}
+        handlers = {"revoke": self.on_revoke, "ping": self.on_ping}
         while not self.stopping.is_set():
             try:
                 with self.app.connection_for_read() as connection:
@@ -149,6 +155,13 @@ class Dispatcher:
             except Exception as error:  # noqa: BLE001 - kombu raises whatever its transport raises
                 log.warning("remote_control_lost", error=type(error).__name__)
                 self.stopping.wait(STANDBY_S)
+
+    def on_ping(self, _state: object, **_: object) -> dict[str, str]:
+        """Answer for the loop, not for the thread that hears this."""
+        still_s = time.monotonic() - self.came_round_at
+        if still_s > STANDS_STILL_S:
+            return {"error": f"it stands still for {still_s:.0f} s"}
+        return {"ok": "pong"}
 
     def on_revoke(self, _state: object, task_id: str | list[str], **_: object) -> dict[str, str]:
         for one in [task_id] if isinstance(task_id, str) else task_id:

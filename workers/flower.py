@@ -1,4 +1,4 @@
-"""Flower: tasks and workers as pages, behind a password and on this machine only."""
+"""Flower: tasks and workers as pages, behind a password."""
 
 import logging
 import os
@@ -13,6 +13,8 @@ from config.settings import Settings
 from workers.errors import NotThereError
 
 ADDRESS = "127.0.0.1"
+"""Where Flower can be reached on its own machine."""
+
 USER = "fleet"
 
 
@@ -62,7 +64,7 @@ def run_flower(app: Celery, settings: Settings) -> None:
     from flower.utils import gen_cookie_secret  # noqa: PLC0415
     from tornado.ioloop import IOLoop  # noqa: PLC0415
 
-    options.address = ADDRESS
+    options.address = settings.flower_address
     options.port = settings.flower_port
     options.basic_auth = [f"{USER}:{password(settings)[0]}"]
     # Each wrong password would be a line, and each look at a fleet that has no Celery worker yet four.
@@ -73,7 +75,7 @@ def run_flower(app: Celery, settings: Settings) -> None:
         flower.start_http_server()
     except OSError as error:
         raise NotThereError(
-            f"Flower cannot listen on {ADDRESS}:{settings.flower_port} ({error.strerror})",
+            f"Flower cannot listen on {settings.flower_address}:{settings.flower_port} ({error.strerror})",
             "end what listens there, or set FLEET_FLOWER_PORT to another port",
         ) from error
     loop = IOLoop.current()

@@ -150,6 +150,25 @@ def test_a_standby_takes_over_within_seconds(quick_fleet: Fleet):
     assert fleet.ask("SELECT holder FROM leadership") != holder
 
 
+def test_processes_say_that_they_live_and_that_they_stand_still(quick_fleet: Fleet):
+    """A container whose process hangs must be seen by its health check."""
+    fleet = quick_fleet
+    dispatcher, worker = fleet.start("dispatcher"), fleet.worker()
+    fleet.wait_for_log("leading", 1)
+
+    assert f":{dispatcher.pid}" in fleet.run("ping", "dispatcher").stdout
+    assert f"echo-{worker.pid}@" in fleet.run("ping", "echo").stdout
+    nobody = fleet.run("ping", "cpu")
+    assert (nobody.returncode, nobody.stdout) == (1, "")
+    assert "no cpu on" in nobody.stderr
+
+    worker.send_signal(signal.SIGSTOP)
+    try:
+        assert fleet.run("ping", "echo").returncode == 1
+    finally:
+        worker.send_signal(signal.SIGCONT)
+
+
 def test_workers_look_for_a_lost_redis_every_few_seconds(quick_fleet: Fleet):
     """Celery's own pauses grow: the longer Redis was away, the longer nobody would notice that it is back."""
     fleet = quick_fleet

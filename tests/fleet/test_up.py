@@ -184,6 +184,7 @@ def test_flower_asks_for_the_password_and_no_command_line_shows_it(serving: Up):
     assert get(url) == 401
     assert get(url, "wrong") == 401
     assert get(url, password) == 200
+    assert run(serving.environment, "ping", "flower").returncode == 0
     assert kept.stat().st_mode & 0o777 == 0o600
     assert password in serving.printed
     assert not any(password in " ".join(child.cmdline()) for child in serving.children())

@@ -27,6 +27,7 @@ for command in (
     asking.complete_command,
     asking.cancel,
     looking.status,
+    looking.ping,
     looking.explain,
     looking.models,
     looking.doctor,

@@ -36,6 +36,26 @@ def status(*, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("role", type=click.Choice(["dispatcher", "cpu", "free", "paid", "local", "echo", "flower"]))
+def ping(role: str) -> None:
+    """Ask the processes of a ROLE on this host whether they live, and print their names.
+
+    They answer themselves: a worker from its event loop, a dispatcher for the loop in which it decides. The
+    exit status is 1 if none answers within 3 s, or one stands still; health checks of containers use it.
+
+    \b
+    Examples:
+      fleet ping dispatcher
+      fleet ping cpu || echo "no worker for local models"
+    """
+    from workers import ping as module  # noqa: PLC0415
+    from workers.app import app  # noqa: PLC0415
+
+    for name in module.ping(app, settings(), role):
+        click.echo(name)
+
+
+@click.command()
 @click.argument("task", metavar="[TASK | TEXT]", required=False)
 @click.option("--profile", help="Explain a TEXT instead: what would happen to it with this profile.")
 @click.option("--focus", help="The same with a focus.")

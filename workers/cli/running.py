@@ -128,10 +128,11 @@ def beat() -> None:
 
 @click.command()
 def flower() -> None:
-    """Run Flower: tasks and workers as pages, for the user `fleet`, on this machine only.
+    """Run Flower: tasks and workers as pages, for the user `fleet`.
 
     The password is FLEET_FLOWER_PASSWORD, or else what the first start wrote into `flower.password` in the
-    fleet's home. The port is FLEET_FLOWER_PORT, or 5555.
+    fleet's home. It listens on this machine only, at port 5555, unless FLEET_FLOWER_ADDRESS and
+    FLEET_FLOWER_PORT say otherwise.
     """
     from workers.app import app  # noqa: PLC0415
     from workers.flower import run_flower  # noqa: PLC0415
