@@ -41,5 +41,6 @@ for command in (
     running.beat,
     running.flower,
     ledger.db,
+    ledger.export,
 ):
     main.add_command(command)
