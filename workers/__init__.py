@@ -1,6 +1,6 @@
 """RUNS: the Celery app, the dispatcher, the engines.
 
-`from workers import complete` is all that an agent needs. It costs what `import celery` costs: the
+`from workers import complete, stream` is all that an agent needs. It costs what `import celery` costs: the
 task itself, the catalog and Redis are reached for at the first call.
 """
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from celery.local import Proxy
 
-__all__ = ["complete"]
+__all__ = ["complete", "stream"]
 
 if TYPE_CHECKING:
+    from workers.streaming import stream
     from workers.tasks import complete
 else:
 
@@ -19,4 +20,10 @@ else:
 
         return complete
 
+    def find_stream() -> object:
+        from workers.streaming import stream  # noqa: PLC0415 - as above
+
+        return stream
+
     complete = Proxy(find_complete, name="complete")
+    stream = Proxy(find_stream, name="stream")

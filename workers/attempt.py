@@ -29,6 +29,7 @@ from workers.failure import all_printable, stored
 from workers.lane import Lane, the_lane
 from workers.messages import ATTEMPT_HEADER
 from workers.retention import NEVER, keep_text
+from workers.stream_writer import Transcript
 
 log = structlog.get_logger()
 
@@ -73,7 +74,7 @@ def claim_and_run(lane: Lane, key: Key) -> dict[str, Any]:
         if claim is None:
             log.info("dropped", task=str(key[0]), attempt=key[1], why="claimed before, cancelled or unknown")
             raise Ignore
-        return run(lane, claim, called_off)
+        return run_in_public(lane, claim, called_off)
     except psycopg.OperationalError as error:
         # The worker stops while Postgres is away. The brain publishes again what nobody claimed, and counts
         # as lost what nobody finishes.
@@ -103,12 +104,21 @@ def attempt_key(request: Context) -> Key:
     return UUID(request.id), number
 
 
-def run(lane: Lane, claim: Claim, called_off: Event) -> dict[str, Any]:
+def run_in_public(lane: Lane, claim: Claim, called_off: Event) -> dict[str, Any]:
+    """Run an attempt, and let those who want to read what it says as it comes."""
+    transcript = lane.streams.begin((claim.task_id, claim.number))
+    try:
+        return run(lane, claim, called_off, transcript)
+    finally:
+        lane.streams.end(transcript)
+
+
+def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> dict[str, Any]:
     model = lane.catalog.model(claim.model)
     failure: Exception
     try:
         answer = lane.engine_for(model).generate(
-            engine_request(model, claim.request), on_token=ignore_token, cancelled=called_off.is_set
+            engine_request(model, claim.request), on_token=transcript.add, cancelled=called_off.is_set
         )
     except CancelledError as error:
         break_off(lane, claim)
@@ -118,7 +128,8 @@ def run(lane: Lane, claim: Claim, called_off: Event) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - a bug: recorded here, then raised again
         failure, next_state = error, "failed"
     else:
-        return record_answer(lane, claim, model, answer)
+        return record_answer(lane, claim, model, answer, transcript)
+    transcript.verdict = "void" if next_state == "held" else "over"
     lane.ends(
         Finish(
             claim.task_id,
@@ -143,7 +154,9 @@ def break_off(lane: Lane, claim: Claim) -> None:
     lane.give_back((claim.task_id, claim.number), is_begun=True)
 
 
-def record_answer(lane: Lane, claim: Claim, model: Model, answer: Completion) -> dict[str, Any]:
+def record_answer(
+    lane: Lane, claim: Claim, model: Model, answer: Completion, transcript: Transcript
+) -> dict[str, Any]:
     """Record an answer with what it cost, and hand it over if it is what the task expects.
 
     Raises:
@@ -161,6 +174,7 @@ def record_answer(lane: Lane, claim: Claim, model: Model, answer: Completion) ->
     )
     why = rejection(claim.request, choice)
     if why is not None:
+        transcript.verdict = "void"
         error = stored(AnswerRejectedError(model.name, why))
         lane.ends(replace(end, outcome="rejected", next_state="held", error=error))
         log.warning("rejected", task=str(claim.task_id), model=model.name)
@@ -169,6 +183,7 @@ def record_answer(lane: Lane, claim: Claim, model: Model, answer: Completion) ->
     if finished_at is None:
         log.info("late", task=str(claim.task_id), attempt=claim.number)
         raise Ignore
+    transcript.verdict = "over"
     log.info("answered", task=str(claim.task_id), model=model.name, tokens=end.completion_tokens)
     cost, before = end.cost_usd, claim.spent_usd
     return completion(
@@ -276,7 +291,3 @@ def cost_of(model: Model, answer: Completion) -> Decimal | None:
 
 def today() -> Any:  # noqa: ANN401
     return datetime.now(UTC).date()
-
-
-def ignore_token(_: str) -> None:
-    """Let a token pass: nobody streams it."""

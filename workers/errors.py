@@ -14,6 +14,7 @@ FleetError
 ├── FleetIsUpError           somebody keeps the fleet of this home up already
 ├── WorkersDiedError         a task was lost with its worker, again and again
 ├── WorkerStoppedError       a worker was stopped before it could answer
+├── StreamRestartedError     text of an answer was given out, and another attempt is made
 └── NotThereError            a server, a port or a program that is needed cannot be used
 """
 
@@ -144,6 +145,21 @@ class WorkerStoppedError(FleetError):
 
     def __str__(self) -> str:
         return f"{self.worker} was stopped before it could answer; the task goes on elsewhere"
+
+
+class StreamRestartedError(FleetError):
+    """Text of an answer was given out as it came, and is void: another attempt is made."""
+
+    def __init__(self, task_id: str, attempt: int) -> None:
+        super().__init__(task_id, attempt)
+        self.task_id = task_id
+        self.attempt = attempt
+
+    def __str__(self) -> str:
+        return (
+            f"the text of the task {self.task_id} so far is void, its attempt {self.attempt} begins from the "
+            "start; drop the text and call stream again"
+        )
 
 
 class NotThereError(FleetError):

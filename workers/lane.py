@@ -25,6 +25,7 @@ from workers.errors import WorkerStoppedError
 from workers.failure import stored
 from workers.gate import Gate
 from workers.reconnecting import Reconnecting
+from workers.stream_writer import StreamWriter
 
 BREAK_OFF_S = 5.0
 """How long an engine may take to stop once nobody wants its answer."""
@@ -52,6 +53,8 @@ class Lane:
     """A worker's ledger connections, its engines, and the attempts that it runs."""
 
     database_url: str
+    redis_url: str
+    """Where answers are streamed to."""
     catalog: Catalog
     worker: str
     slots: Mapping[str, int]
@@ -82,6 +85,7 @@ class Lane:
         self.claims = Batcher(self.claim_all)
         self.ends = Batcher(self.finish_all)
         self.returns = Batcher(self.return_all)
+        self.streams = StreamWriter(self.redis_url)
         self.alive = Alive(self.database_url, self.worker, self.slots, self.running)
 
     def claim_all(self, keys: Sequence[Key]) -> list[Claim | None]:
@@ -188,6 +192,7 @@ class Lane:
         self.leave()
         self.closing.set()
         self.alive.close()
+        self.streams.close()
         for db in (self.claims_db, self.ends_db, self.returns_db):
             db.close()
         for engine in self.engines.values():

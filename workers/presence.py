@@ -59,6 +59,7 @@ class OpenLane(bootsteps.StartStopStep):
         each = max(1, parent.concurrency // max(1, len(queues)))
         lane.open_lane = lane.Lane(
             database_url=settings().database_url,
+            redis_url=settings().redis_url,
             catalog=catalog(),
             worker=parent.hostname,
             slots=dict.fromkeys(queues, each),

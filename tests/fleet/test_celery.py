@@ -21,7 +21,7 @@ from config.settings import Settings
 from ledger.connect import connect
 from ledger.tasks import Fate, fates
 from routing.errors import ExpiredError
-from workers import complete
+from workers import complete, stream
 from workers.engines.errors import BadRequestError
 from workers.errors import InvalidCallError, PayloadTooLargeError
 
@@ -276,6 +276,22 @@ def test_a_result_that_redis_lost_is_read_from_the_ledger(fleet: Settings):
 
     assert again.get(timeout=WAIT_S) == answer
     assert again.state == states.SUCCESS
+
+
+def test_a_result_that_redis_lost_is_streamed_whole(fleet: Settings):
+    """Who opens the stream a day later reads what the ledger has."""
+    result = complete.delay("one two three", profile="social")
+    result.get(timeout=WAIT_S)
+    Redis.from_url(fleet.redis_url).delete(f"celery-task-meta-{result.id}")
+
+    assert list(stream(str(result.id), timeout=WAIT_S)) == ["one two three"]
+
+
+def test_a_program_with_only_celery_has_its_result_streamed(bare_app: Celery):
+    """Whoever made the call, the id is the same."""
+    result = bare_app.send_task("complete", ["one two"], {"profile": "social"}, queue="dispatch")
+
+    assert "".join(stream(result, timeout=WAIT_S)) == "one two"
 
 
 def test_an_error_that_redis_lost_is_read_from_the_ledger(fleet: Settings):

@@ -50,9 +50,9 @@ def brain(db: Connection, redis: Redis, app: Celery, catalog: Catalog) -> Brain:
 
 
 @pytest.fixture
-def lane(db_url: str, catalog: Catalog) -> Iterator[Lane]:
+def lane(db_url: str, redis_url: str, catalog: Catalog) -> Iterator[Lane]:
     slots = {"echo.echo": 2, "echo.parrot": 2, "echo.scarce": 8, "echo.toll": 200, "mlx.absent": 1}
-    opened = Lane(db_url, catalog, "worker@test", slots)
+    opened = Lane(db_url, redis_url, catalog, "worker@test", slots)
     lanes.open_lane = opened
     yield opened
     lanes.open_lane = None

@@ -281,10 +281,12 @@ def state_of(url: str, task_id: UUID) -> str:
         return tasks.fates(db, [task_id])[0].state
 
 
-def test_claims_and_answers_wait_for_postgres(postgres: Postgres, catalog: Catalog, pool: ThreadPoolExecutor):
+def test_claims_and_answers_wait_for_postgres(
+    postgres: Postgres, redis_url: str, catalog: Catalog, pool: ThreadPoolExecutor
+):
     """An answer that was paid for is kept until it can be written down, however often that fails."""
     first, second = queued(postgres.url), queued(postgres.url)
-    lane = Lane(postgres.url, catalog, "worker@test", {"echo.echo": 2})
+    lane = Lane(postgres.url, redis_url, catalog, "worker@test", {"echo.echo": 2})
     engine = HeldEngine()
     lane.engines["echo"] = engine
     finishing = pool.submit(claim_and_run, lane, (first, 1))
@@ -305,11 +307,11 @@ def test_claims_and_answers_wait_for_postgres(postgres: Postgres, catalog: Catal
 
 
 def test_a_worker_that_stops_does_not_wait_for_postgres_for_ever(
-    postgres: Postgres, catalog: Catalog, pool: ThreadPoolExecutor
+    postgres: Postgres, redis_url: str, catalog: Catalog, pool: ThreadPoolExecutor
 ):
     """The host is going down, and Postgres went first."""
     first, second = queued(postgres.url), queued(postgres.url)
-    lane = Lane(postgres.url, catalog, "worker@test", {"echo.echo": 2})
+    lane = Lane(postgres.url, redis_url, catalog, "worker@test", {"echo.echo": 2})
     engine = HeldEngine()
     lane.engines["echo"] = engine
     finishing = pool.submit(claim_and_run, lane, (first, 1))

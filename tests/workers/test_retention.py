@@ -45,10 +45,12 @@ def settings(redis_url: str, db_url: str) -> Settings:
 
 
 @pytest.fixture
-def run(db: Connection, redis: Redis, app: Celery, catalog: Catalog, db_url: str) -> Iterator["Runner"]:
+def run(
+    db: Connection, redis: Redis, app: Celery, catalog: Catalog, settings: Settings
+) -> Iterator["Runner"]:
     epoch = leadership.take(db, "test", 60)
     assert epoch is not None
-    lane = Lane(db_url, catalog, "worker@test", {"echo.echo": 2})
+    lane = Lane(settings.database_url, settings.redis_url, catalog, "worker@test", {"echo.echo": 2})
     lanes.open_lane = lane
     yield Runner(Brain(db, redis, app, catalog, epoch, Inbox(redis, "dispatch")), redis, app)
     lanes.open_lane = None

@@ -2,13 +2,17 @@
 
 import json
 import sys
+import time
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from config.settings import settings
 from workers.errors import RedisUnreachableError
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult
 
 
 class JsonType(click.ParamType[Any]):
@@ -49,7 +53,10 @@ JSON = JsonType()
 @click.option("--timeout", type=float, default=600, show_default=True, help="Seconds to wait for the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole chat.completion.")
 def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **asked: Any) -> None:  # noqa: ANN401 - one per option
-    """Ask a model, wait, and print the answer. A prompt of `-` is read from standard input."""
+    """Ask a model and print the answer: on a terminal, as it comes.
+
+    A prompt of `-` is read from standard input.
+    """
     from celery.exceptions import TimeoutError as NoAnswerYet  # noqa: PLC0415
 
     from workers.tasks import complete  # noqa: PLC0415
@@ -60,10 +67,14 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
     if "stop" in arguments:
         arguments["stop"] = list(arguments["stop"])
     task_id = None
+    is_watched = sys.stdout.isatty() and not as_json
+    until = time.monotonic() + timeout
     try:
         pending = complete.apply_async((prompt,) if prompt is not None else (), arguments)
         task_id = pending.id
-        answer = pending.get(timeout=timeout)
+        if is_watched:
+            show(pending, until)
+        answer: Any = pending.get(timeout=max(0.0, until - time.monotonic()))
     except NoAnswerYet as error:
         message = f"no answer after {timeout:g} s; the task goes on: see `fleet explain {task_id}`"
         raise click.ClickException(message) from error
@@ -74,7 +85,8 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
-    click.echo(answer["choices"][0]["message"]["content"])
+    if not is_watched:
+        click.echo(answer["choices"][0]["message"]["content"])
     fleet = answer["fleet"]
     cost = "unknown" if fleet["cost_usd"] is None else f"${fleet['cost_usd']}"
     click.secho(
@@ -83,6 +95,22 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
         dim=True,
         err=True,
     )
+
+
+def show(pending: "AsyncResult", until: float) -> None:
+    """Print an answer while it comes; from the start again, where an attempt failed."""
+    from workers.errors import StreamRestartedError  # noqa: PLC0415
+    from workers.streaming import stream  # noqa: PLC0415
+
+    while True:
+        try:
+            for piece in stream(pending, timeout=max(0.0, until - time.monotonic())):
+                click.echo(piece, nl=False)
+        except StreamRestartedError as error:
+            click.secho(f"\nthat was void; attempt {error.attempt} begins from the start", dim=True, err=True)
+        else:
+            click.echo()
+            return
 
 
 @click.command()
