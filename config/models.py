@@ -28,6 +28,7 @@ from config.entry import (
 Tier = Literal["local", "free", "paid"]
 Kind = Literal["chat", "embedding"]
 EngineName = Literal["mlx", "llama", "cloud", "echo"]
+Quota = Literal["openrouter", "moonshot"]
 Capability = Literal["tools", "json_schema", "vision"]
 
 TIERS: tuple[Tier, ...] = ("local", "free", "paid")
@@ -161,6 +162,13 @@ class Timeouts(Entry):
 DEFAULT_TIMEOUTS = Timeouts(first_token_s=60, between_tokens_s=30, total_s=600)
 
 
+FREE_REQUESTS_PER_DAY, REQUESTS_PER_DAY_AFTER_PAYING = 50, 1000
+"""Of OpenRouter's free models: before and after $10 of credits were bought.
+
+Source: https://openrouter.ai/docs/api-reference/limits, checked 2026-11-23.
+"""
+
+
 class Provider(Entry):
     """An account that models share: its key and its limits."""
 
@@ -176,7 +184,16 @@ class Provider(Entry):
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     """Of the account, shared by all its models in this catalog."""
+    quota: Quota | None = None
+    """How it is asked what is left of the account; None: it is not."""
     docs: Text | None = None
+
+    def limits_for(self, *, is_free_tier: bool | None = None) -> Limits:
+        """Tell the limits; a daily one that is left out follows what the account says of itself."""
+        if self.quota != "openrouter" or self.limits.requests_per_day is not None:
+            return self.limits
+        allowed = REQUESTS_PER_DAY_AFTER_PAYING if is_free_tier is False else FREE_REQUESTS_PER_DAY
+        return self.limits.model_copy(update={"requests_per_day": allowed})
 
     @property
     def litellm_name(self) -> str | None:

@@ -164,7 +164,8 @@ FATE = """
               FROM attempts
              WHERE task_id = tasks.id
                AND queued_at >= tasks.accepted_at) AS cost_usd,
-           tasks.text_removed_at IS NOT NULL AS is_text_removed
+           tasks.text_removed_at IS NOT NULL AS is_text_removed,
+           coalesce(a.tokens_are_estimated, false) AS tokens_are_estimated
       FROM tasks
       LEFT JOIN attempts a
         ON a.task_id = tasks.id AND a.number = tasks.attempts AND a.queued_at >= tasks.accepted_at
@@ -269,6 +270,8 @@ class Fate:
     """Of all attempts; None: the price of one of them is unknown."""
     is_text_removed: bool = False
     """Whether retention has removed its texts: the answer, and the words of the error."""
+    tokens_are_estimated: bool = False
+    """Whether nobody counted the tokens of the last attempt."""
 
 
 def accept(

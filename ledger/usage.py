@@ -62,7 +62,7 @@ TASK = """
 LIFE = """
     SELECT number, model, tier, queue, passed_over, reserved_usd, queued_at, worker, claimed_at, lease_until,
            finished_at, outcome, prompt_tokens, cached_tokens, completion_tokens, cost_usd, first_token_s,
-           error
+           tokens_are_estimated, error
       FROM attempts
      WHERE task_id = %(id)s
      ORDER BY number
@@ -190,6 +190,7 @@ class AttemptInFull:
     completion_tokens: int | None
     cost_usd: Decimal | None
     first_token_s: float | None
+    tokens_are_estimated: bool
     error: dict[str, Any] | None
 
 

@@ -106,6 +106,11 @@ class Health:
         ):
             self.closed_until, self.closed_why, self.closed_by = None, "", None
 
+    def pay(self, at: datetime) -> None:
+        """Take note that the account has money again: one task tries it."""
+        if self.closed_by is not None and self.closed_by.cause == "payment":
+            self.closed_until = min(self.closed_until or at, at)
+
     def objection(self, subject: str, now: datetime, *, needs_proof: bool) -> Objection | None:
         """Say why nothing can be sent now; None: it can.
 

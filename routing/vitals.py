@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from config.catalog import Catalog
 from config.models import Limits, Model
+from routing.account import Account
 from routing.budgets import NOTHING, Amount, Budgets, Purse
 from routing.estimates import Estimates, Seen, is_telling
 from routing.health import Health, is_void
@@ -92,14 +93,25 @@ class Vitals:
     paces: dict[str, Pace] = field(default_factory=dict[str, Pace])
     """By model."""
     estimates: Estimates = field(default_factory=Estimates)
+    accounts: Mapping[str, Account] = field(default_factory=dict[str, Account])
+    """What providers say of their accounts."""
     budgets: Budgets = field(init=False)
     subjects: dict[str, tuple[Subject, ...]] = field(init=False)
     """By model: whose limits and health a call of it counts for."""
 
     def __post_init__(self) -> None:
-        models = self.catalog.models
-        self.subjects = {model.name: subjects_of(model, self.catalog) for model in models.values()}
-        self.budgets = Budgets(self.catalog.budgets, models)
+        self.know(self.accounts)
+        self.budgets = Budgets(self.catalog.budgets, self.catalog.models)
+
+    def know(self, accounts: Mapping[str, Account]) -> None:
+        """Take in what providers say of their accounts: the limits that follow, and credit that came back."""
+        for name, account in accounts.items():
+            before = self.accounts.get(name)
+            if before is not None and before.is_empty and not account.is_empty:
+                self.health[f"provider {name}"].pay(account.asked_at)
+        self.accounts = accounts
+        models = self.catalog.models.values()
+        self.subjects = {model.name: subjects_of(model, self.catalog, accounts) for model in models}
 
     def room(self, queue: str) -> int:
         """Count the attempts that a queue can take now; 0 or less: none."""
@@ -114,6 +126,9 @@ class Vitals:
                 objection = health.objection(subject.name, now, needs_proof=subject.needs_proof)
                 if objection is not None:
                     return objection
+        account = self.accounts.get(model.provider or "")
+        if account is not None and model.tier == "paid":
+            return account.objection(f"provider {model.provider}", now)
         return None
 
     def failed_at(self, model: Model) -> datetime | None:
@@ -141,6 +156,10 @@ class Vitals:
             for subject in self.subjects[model.name]
             if subject.limits is not None
         }
+        account = self.accounts.get(model.provider or "")
+        if account is not None and account.left:
+            subject = f"provider {model.provider}"
+            limits[subject] = ", ".join(filter(None, (account.left, limits.get(subject))))
         return limits | {str(purse): purse.left(now) for purse in self.budgets.of_model[model.name]}
 
     def unpaid(
@@ -271,13 +290,15 @@ def amount_used(reserved: Amount, end: Ended) -> Amount:
     )
 
 
-def subjects_of(model: Model, catalog: Catalog) -> tuple[Subject, ...]:
+def subjects_of(model: Model, catalog: Catalog, accounts: Mapping[str, Account]) -> tuple[Subject, ...]:
     """List whose limits and health a call of a model counts for: its own, and those of its account."""
     is_free = model.tier == "free"
     found = [Subject(f"model {model.name}", known(model.limits), is_free and not model.provider)]
     if model.provider:
-        account = catalog.providers[model.provider]
-        found.append(Subject(f"provider {model.provider}", known(account.limits), is_free))
+        told = accounts.get(model.provider)
+        provider = catalog.providers[model.provider]
+        limits = provider.limits_for(is_free_tier=told.is_free_tier if told else None)
+        found.append(Subject(f"provider {model.provider}", known(limits), is_free))
     return tuple(found)
 
 

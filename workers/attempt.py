@@ -24,7 +24,14 @@ from routing.plan import output_tokens
 from routing.price import cost_usd
 from workers.completion import completion
 from workers.engines.base import Completion, Request
-from workers.engines.errors import AnswerRejectedError, CancelledError, ContentRefusedError, EngineError
+from workers.engines.errors import (
+    AnswerRejectedError,
+    CancelledError,
+    ContentRefusedError,
+    EngineError,
+    PaymentRequiredError,
+    QuotaSpentError,
+)
 from workers.failure import all_printable, stored
 from workers.lane import Lane, the_lane
 from workers.messages import ATTEMPT_HEADER
@@ -125,6 +132,8 @@ def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> 
         raise Ignore from error
     except EngineError as error:
         failure, next_state = error, "held" if may_go_on(lane.catalog, claim, error) else "failed"
+        if isinstance(error, PaymentRequiredError | QuotaSpentError):
+            lane.quota.ask_soon(model.provider)
     except Exception as error:  # noqa: BLE001 - a bug: recorded here, then raised again
         failure, next_state = error, "failed"
     else:
@@ -202,6 +211,7 @@ def record_answer(
             prompt_tokens=end.prompt_tokens,
             cached_tokens=end.cached_tokens,
             completion_tokens=end.completion_tokens,
+            tokens_are_estimated=answer.is_estimated,
             cost_usd=None if cost is None or before is None else cost + before,
         )
     )

@@ -35,7 +35,7 @@ from workers.failure import stored
 from workers.inbox import Inbox
 from workers.intake import Arrived, Intake, first_attempt, held_form
 from workers.messages import lane_message
-from workers.picture import ended_form, read_away, read_slots, read_vitals
+from workers.picture import ended_form, read_accounts, read_away, read_slots, read_vitals
 from workers.sweep import Sweep
 from workers.waiting import let_wait
 
@@ -205,6 +205,9 @@ class Brain:
             log.info("workers", slots=dict(slots))
         self.vitals.slots = slots
         self.vitals.away = read_away(self.db, slots)
+        accounts = read_accounts(self.db)
+        if accounts != self.vitals.accounts:
+            self.vitals.know(accounts)
 
     def expire(self) -> None:
         """Fail the tasks whose deadline has passed while they waited; nothing was spent on them."""

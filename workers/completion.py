@@ -29,6 +29,7 @@ def completion(fate: Fate) -> dict[str, Any]:
             "model": fate.model,
             "tier": fate.tier,
             "attempts": fate.attempts,
+            "tokens_are_estimated": fate.tokens_are_estimated,
             "cost_usd": None if fate.cost_usd is None else plain(fate.cost_usd),
             "waited_s": round((claimed_at - fate.accepted_at).total_seconds(), 3),
             "ran_s": round((finished_at - claimed_at).total_seconds(), 3),

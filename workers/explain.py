@@ -140,7 +140,8 @@ def running_time(attempt: AttemptInFull, claimed_at: datetime) -> str:
 
 def tokens(attempt: AttemptInFull) -> str:
     cached = f" ({attempt.cached_tokens} of them cached)" if attempt.cached_tokens else ""
-    return f"{attempt.prompt_tokens or 0} in{cached}, {attempt.completion_tokens or 0} out"
+    estimated = ", estimated: the provider counted none" if attempt.tokens_are_estimated else ""
+    return f"{attempt.prompt_tokens or 0} in{cached}, {attempt.completion_tokens or 0} out{estimated}"
 
 
 def print_end(

@@ -24,6 +24,7 @@ from workers.engines.base import Engine
 from workers.errors import WorkerStoppedError
 from workers.failure import stored
 from workers.gate import Gate
+from workers.quota import QuotaSync
 from workers.reconnecting import Reconnecting
 from workers.stream_writer import StreamWriter
 
@@ -86,6 +87,7 @@ class Lane:
         self.ends = Batcher(self.finish_all)
         self.returns = Batcher(self.return_all)
         self.streams = StreamWriter(self.redis_url)
+        self.quota = QuotaSync(self.database_url, self.catalog, self.worker, self.slots)
         self.alive = Alive(self.database_url, self.worker, self.slots, self.running)
 
     def claim_all(self, keys: Sequence[Key]) -> list[Claim | None]:
@@ -193,6 +195,7 @@ class Lane:
         self.closing.set()
         self.alive.close()
         self.streams.close()
+        self.quota.close()
         for db in (self.claims_db, self.ends_db, self.returns_db):
             db.close()
         for engine in self.engines.values():

@@ -8,9 +8,10 @@ from decimal import Decimal
 from config.budgets import Window
 from config.catalog import Catalog
 from config.models import Model
-from ledger import attempts, fold, workers
+from ledger import accounts, attempts, fold, workers
 from ledger.attempts import FinishedAttempt
 from ledger.connect import Connection
+from routing.account import Account
 from routing.budgets import Amount
 from routing.lessons import lesson_from
 from routing.limits import MINUTE, SLACK, Called
@@ -36,7 +37,7 @@ def read_vitals(db: Connection, catalog: Catalog, now: datetime) -> Vitals:
         now: aware, UTC.
     """
     slots = read_slots(db)
-    vitals = Vitals(catalog, slots=slots, away=read_away(db, slots))
+    vitals = Vitals(catalog, slots=slots, away=read_away(db, slots), accounts=read_accounts(db))
     read_limits(vitals, db, now)
     read_budgets(vitals, db, now)
     read_health(vitals, db, now)
@@ -131,6 +132,13 @@ def ended_form(row: FinishedAttempt) -> Ended:
         first_token_s=row.first_token_s,
         lesson=lesson_from(row.lesson),
     )
+
+
+def read_accounts(db: Connection) -> dict[str, Account]:
+    """Read what providers say of their accounts."""
+    return {
+        row.provider: Account(row.asked_at, row.credit_usd, row.is_free_tier) for row in accounts.told(db)
+    }
 
 
 def read_slots(db: Connection) -> Counter[str]:

@@ -137,8 +137,8 @@ def complete(
         idempotency_key: the same key twice is the same task and the same result.
 
     Returns:
-        An OpenAI chat.completion, with the key `fleet`: profile, model, tier, attempts, cost_usd,
-        waited_s, ran_s.
+        An OpenAI chat.completion, with the key `fleet`: profile, model, tier, attempts,
+        tokens_are_estimated, cost_usd, waited_s, ran_s.
 
     Raises:
         NoModelError, ExpiredError, InvalidCallError, EngineError: in the caller, from `get()`.

@@ -72,8 +72,9 @@ class World:
         known = self.limits.get(name)
         if known is not None:
             return known
-        entry = self.catalog.providers.get(name) or self.catalog.models.get(name)
-        return entry.limits if entry else Limits()
+        if name in self.catalog.providers:
+            return self.catalog.providers[name].limits_for()
+        return self.catalog.models[name].limits if name in self.catalog.models else Limits()
 
     def outage(self, subjects: Sequence[str], begin: datetime, end: datetime) -> Outage | None:
         """Find the first outage of any of these that touches a time."""

@@ -165,8 +165,10 @@ def test_providers_name_the_variable_of_their_key_and_where_their_limits_were_re
     assert {provider.api_key_env for provider in shipped.providers.values()} == {
         "OPENROUTER_API_KEY", "MOONSHOT_API_KEY",
     }  # fmt: skip
-    limits = shipped.providers["openrouter"].limits
-    assert (limits.requests_per_minute, limits.requests_per_day) == (20, 50)
+    openrouter = shipped.providers["openrouter"]
+    assert openrouter.limits_for().requests_per_minute == 20
+    allowed = [openrouter.limits_for(is_free_tier=told).requests_per_day for told in (None, True, False)]
+    assert allowed == [50, 50, 1000]
     for provider in shipped.providers.values():
         assert provider.limits.source
         assert provider.limits.checked_on

@@ -1,9 +1,12 @@
 """Cloud workers, as processes, at providers that misbehave: the ledger and their books agree."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from celery import Celery
 from openai.types.chat import ChatCompletion
 
 from config.settings import Settings, read_settings
-from tests.fleet.conftest import process, servers, wait_for
+from tests.fleet.conftest import ROOT, process, servers, wait_for
 from tests.provider import FAULTS, Provider
 from workers.engines.errors import ContentRefusedError
 
@@ -32,8 +35,8 @@ PRICES = """
 
 MODELS = """
 providers:
-  giver: {{api_key_env: MADE_UP_FREE_KEY, api_base: "{free}"}}
-  seller: {{api_key_env: MADE_UP_PAID_KEY, api_base: "{paid}"}}
+  giver: {{api_key_env: MADE_UP_FREE_KEY, api_base: "{free}", quota: openrouter}}
+  seller: {{api_key_env: MADE_UP_PAID_KEY, api_base: "{paid}", quota: moonshot}}
   stranger: {{api_key_env: MADE_UP_MISSING_KEY, api_base: "{free}"}}
   home: {{api_base: "{home}"}}
 models:
@@ -79,10 +82,22 @@ class Cloud:
     free: Provider
     paid: Provider
     home: Provider
+    environment: dict[str, str]
+
+    def send(self, prompt: str, profile: str, **arguments: Any) -> Any:
+        return self.app.send_task("complete", (prompt,), {"profile": profile, **arguments}, queue="dispatch")
 
     def ask(self, prompt: str, profile: str, **arguments: Any) -> dict[str, Any]:
-        sent = self.app.send_task("complete", (prompt,), {"profile": profile, **arguments}, queue="dispatch")
-        return sent.get(timeout=WAIT_S)
+        return self.send(prompt, profile, **arguments).get(timeout=WAIT_S)
+
+    def fleet(self, *arguments: str) -> str:
+        """Give what a `fleet` command prints, on a wide terminal."""
+        environment = {**self.environment, "COLUMNS": "200"}
+        command = [sys.executable, "-m", "workers.cli", *arguments]
+        ran = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False
+        )
+        return ran.stdout
 
     def booked(self, *models: str) -> Sequence[Any]:
         with psycopg.connect(self.settings.database_url) as db:
@@ -103,6 +118,7 @@ def cloud(short_folder: Callable[[], Path]) -> Iterator[Cloud]:
     with ExitStack() as stack:
         free = stack.enter_context(Provider("openrouter", keys=(FREE_KEY,)))
         paid = stack.enter_context(Provider("moonshot", keys=(PAID_KEY,)))
+        paid.credit_usd = Decimal("7.25")
         home = stack.enter_context(Provider("openai"))
         (config / "models.yaml").write_text(
             MODELS.format(free=free.url, paid=paid.url, home=home.url, prices=PRICES)
@@ -119,8 +135,9 @@ def cloud(short_folder: Callable[[], Path]) -> Iterator[Cloud]:
             stack.enter_context(process({**environment, **keys}, "workers.cli", "worker", kind))
         stack.enter_context(process(environment, "workers.cli", "dispatcher"))
         wait_for(settings, "SELECT count(*) FROM workers", 3, timeout_s=60)
+        wait_for(settings, "SELECT count(*) FROM accounts", 2, timeout_s=60)
         app = Celery("caller", broker=settings.broker_url, backend=settings.broker_url, set_as_current=False)
-        yield Cloud(settings, app, free, paid, home)
+        yield Cloud(settings, app, free, paid, home, environment)
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +245,61 @@ def test_tool_calls_come_back_as_openai_writes_them(cloud: Cloud):
     assert message.content is None
     assert [call.type for call in message.tool_calls or ()] == ["function", "function"]
     assert cloud.paid.books.served[-1].body["tools"] == tools
+
+
+def test_usage_that_the_provider_left_out_is_called_an_estimate(cloud: Cloud):
+    """A number that nobody counted must not look like one that somebody did."""
+    counted = cloud.ask("count me", "thrifty")
+    cloud.free.always(FAULTS["no_usage"], "small")
+
+    estimated = cloud.ask("count me", "thrifty")
+
+    assert counted["fleet"]["tokens_are_estimated"] is False
+    assert estimated["fleet"]["tokens_are_estimated"] is True
+    told = cloud.fleet("explain", estimated["id"].removeprefix("chatcmpl-"))
+    assert "estimated: the provider counted none" in told
+    assert "estimated" not in cloud.fleet("explain", counted["id"].removeprefix("chatcmpl-"))
+
+
+def test_the_accounts_are_asked_for_and_shown(cloud: Cloud):
+    """What is left is known before it is gone."""
+    with psycopg.connect(cloud.settings.database_url) as db:
+        found = db.execute("SELECT provider, credit_usd, is_free_tier FROM accounts ORDER BY 1").fetchall()
+
+    assert found == [("giver", None, True), ("seller", Decimal("7.25"), None)]
+    assert "$7.25 of credit" in cloud.fleet("models")
+    assert "50 requests today" in cloud.fleet("models")
+    assert "seller: $7.25 of credit" in cloud.fleet("doctor")
+
+
+def test_an_account_that_does_not_answer_harms_nobody(cloud: Cloud):
+    """What is left is good to know, and nothing depends on it."""
+    before = cloud.home.asked_for_account
+    answer = cloud.ask("at home nobody is asked", "home")
+
+    assert answer["fleet"]["model"] == "mine"
+    assert cloud.home.asked_for_account == before == 0
+
+
+def test_an_empty_account_is_left_alone_until_there_is_credit(cloud: Cloud):
+    """One refusal, then none; and no hour of waiting once somebody has paid."""
+    cloud.paid.credit_usd = Decimal(0)
+    cloud.paid.always(FAULTS["no_money"])
+    before = len(cloud.paid.books.served)
+    waiting = [cloud.send(f"buy {number}", "rich") for number in range(3)]
+    wait_for(cloud.settings, "SELECT credit_usd = 0 FROM accounts WHERE provider = 'seller'", True)
+    refused = len(cloud.paid.books.served) - before
+    told = cloud.fleet("models"), cloud.fleet("doctor")
+
+    cloud.paid.credit_usd = Decimal(3)
+    cloud.paid.always(None)
+    with process({**cloud.environment, "MADE_UP_PAID_KEY": PAID_KEY}, "workers.cli", "worker", "paid"):
+        answers = [each.get(timeout=WAIT_S) for each in waiting]
+
+    assert {answer["fleet"]["model"] for answer in answers} == {"dear"}
+    assert refused <= 3
+    assert "has no money left" in told[0] or "no credit is left" in told[0]
+    assert "seller says that no credit is left" in told[1]
 
 
 def test_a_worker_without_a_key_says_so(cloud: Cloud, capfd: pytest.CaptureFixture[str]):

@@ -7,6 +7,7 @@ Source: the providers' pages on errors, limits and streaming, and what their use
 import json
 import time
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 Name = Literal["openai", "openrouter", "moonshot"]
@@ -99,6 +100,24 @@ class Dialect:
             f"{asked} tokens (of text input). Please reduce the length of either one."
         )
         return 400, {}, self.error(400, text, code="context_length_exceeded" if self.name == "openai" else "")
+
+    def account(self, credit_usd: Decimal | None, *, is_free_tier: bool) -> tuple[str, dict[str, Any]] | None:
+        """Write what is left of the account, and say where that is asked for; None: nowhere."""
+        if self.name == "openrouter":
+            told = {
+                "label": "sk-or-v1-mad...eup",
+                "limit": None if credit_usd is None else 20,
+                "limit_remaining": None if credit_usd is None else float(credit_usd),
+                "usage": 3.5,
+                "is_free_tier": is_free_tier,
+                "rate_limit": {"requests": -1, "interval": "10s"},
+            }
+            return "/key", {"data": told}
+        if self.name == "moonshot":
+            balance = float(20 if credit_usd is None else credit_usd)
+            told = {"available_balance": balance, "voucher_balance": 0, "cash_balance": balance}
+            return "/users/me/balance", {"code": 0, "data": told, "scode": "0x0", "status": True}
+        return None
 
     def usage(self, usage: dict[str, Any], cost_usd: str) -> dict[str, Any]:
         """Add what only this provider tells."""

@@ -215,8 +215,10 @@ class Provider:
         self.output_usd_per_mtok = Decimal(2)
         self.cached_usd_per_mtok = Decimal("0.1")
         self.cached_tokens = 0
-        self.credit: dict[str, Any] = {}
-        """What it tells of the account."""
+        self.credit_usd: Decimal | None = None
+        """What it says is left of the account; None: no bound."""
+        self.is_free_tier = True
+        self.asked_for_account = 0
         self.faults: dict[str | None, Fault] = {}
         self.queued: deque[Fault] = deque()
         self.connections = 0
@@ -283,13 +285,25 @@ class Provider:
         served = Served(key=key, model=str(asked.get("model")), at=clock(), body=asked)
         call = Call(self, served, asked, writer)
         if not path.endswith("/chat/completions"):
-            await call.refuse((200, {}, json.dumps(self.credit).encode()))
+            await self.tell_account(path, call)
             return
         self.books.begin(served)
         try:
             await self.decide(call)
         finally:
             self.books.end()
+
+    async def tell_account(self, path: str, call: Call) -> None:
+        """Say what is left of the account, where this dialect has that."""
+        self.asked_for_account += 1
+        if self.keys and call.served.key not in self.keys:
+            await call.refuse(self.dialect.wrong_key())
+            return
+        account = self.dialect.account(self.credit_usd, is_free_tier=self.is_free_tier)
+        if account is None or not path.endswith(account[0]):
+            await call.refuse((404, {}, self.dialect.error(404, "Not found")))
+            return
+        await call.refuse((200, {}, json.dumps(account[1]).encode()))
 
     async def decide(self, call: Call) -> None:
         """Answer, refuse, or misbehave."""

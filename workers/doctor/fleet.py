@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 from config.catalog import Catalog
 from config.settings import Settings
+from ledger.accounts import AccountRow
 from ledger.health import Lease
 from ledger.usage import WorkerLoad
+from routing.account import BELIEVED, Account
 from workers import pidfile
 from workers.doctor.finding import Finding, error, note, ok, warning
 from workers.doctor.look import NOT_RUNNING, Silence
@@ -73,6 +75,7 @@ def findings(
         return
     yield of_dispatcher(seen.lease, waiting)
     yield from of_workers(there, seen.workers, waiting)
+    yield from of_accounts(seen.accounts)
     if catalog is not None and leads:
         yield from of_beat(up, seen, there, catalog)
 
@@ -114,6 +117,26 @@ def of_workers(there: Sequence[WorkerLoad], known: Sequence[WorkerLoad], waiting
                 f"{worker.name} on {worker.host} was last seen {duration(worker.silent_s)} ago",
                 f"look at {worker.host}: does it sleep, does its `fleet up` run?",
             )
+
+
+def of_accounts(known: Sequence[AccountRow]) -> Iterator[Finding]:
+    """Tell what providers say of their accounts, if they were asked lately."""
+    now = datetime.now(UTC)
+    for row in known:
+        if now - row.asked_at > BELIEVED:
+            continue
+        account = Account(row.asked_at, row.credit_usd, row.is_free_tier)
+        ago = f"asked {duration((now - row.asked_at).total_seconds())} ago"
+        if account.is_empty:
+            yield warning(
+                "fleet.accounts",
+                f"{row.provider} says that no credit is left ({ago}); nothing that costs money is sent there",
+                "add credit, or raise the limit of the key: workers ask again every few minutes",
+            )
+            continue
+        tiers = {True: "on the free tier", False: "credits were bought", None: None}
+        known_of_it = ", ".join(filter(None, (account.left, tiers[row.is_free_tier]))) or "no bound is set"
+        yield ok("fleet.accounts", f"{row.provider}: {known_of_it} ({ago})")
 
 
 def of_beat(up: Up, seen: FleetFacts, there: Sequence[WorkerLoad], catalog: Catalog) -> Iterator[Finding]:

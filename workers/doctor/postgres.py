@@ -1,6 +1,6 @@
 """Postgres: is it there, is it the one we need, and does it keep what it is given."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,7 +8,8 @@ import psycopg
 from psycopg.errors import InsufficientPrivilege, QueryCanceled, UndefinedColumn, UndefinedTable
 
 from config.settings import Settings, is_readable
-from ledger import health, usage
+from ledger import accounts, health, usage
+from ledger.accounts import AccountRow
 from ledger.connect import Connection, connect
 from ledger.health import Clock, Lease
 from ledger.health import Server as ServerFacts
@@ -70,6 +71,8 @@ class FleetFacts:
     tasks: OpenTasks
     last_scheduled_at: datetime | None
     """When beat's last task was accepted; None: not within `SCHEDULE_SEEN`."""
+    accounts: Sequence[AccountRow] = ()
+    """What providers say of their accounts."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def look_at_fleet(db: Connection) -> FleetFacts | Silence:
             workers=usage.workers(db, REMEMBERED_S),
             tasks=usage.open_tasks(db),
             last_scheduled_at=health.last_of_agent(db, AGENT, SCHEDULE_SEEN),
+            accounts=accounts.told(db),
         )
     except (UndefinedTable, UndefinedColumn):
         return Silence("the database has no ledger of this version")

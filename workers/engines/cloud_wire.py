@@ -114,6 +114,24 @@ class Wire:
             else:
                 self._forget(connection)
 
+    def document(self, path: str, watch: Watch) -> Event:
+        """Get a JSON document.
+
+        Raises:
+            RefusedError, LostError, GarbledError, TooLateError, CalledOffError: as for `events`.
+        """
+        connection = self._connection(watch)
+        try:
+            response = send(connection, f"{self._base}{path}", None, self._headers, watch)
+            body = rest_of(response)
+        except (OSError, HTTPException) as fault:
+            raise LostError(in_words(fault), is_sent=True) from None
+        finally:
+            self._forget(connection)
+        if response.status >= 400:
+            raise RefusedError(response.status, dict(response.headers.items()), body)
+        return parsed(body)
+
     def close(self) -> None:
         """End all connections; nobody uses them any more."""
         for connection in list(self._open):
