@@ -44,7 +44,7 @@ providers:
 models:
   fast: {{tier: paid, engine: cloud, provider: fast, upstream: up, context_tokens: 8192, prices: [{price}]}}
   slow: {{tier: paid, engine: cloud, provider: slow, upstream: up, context_tokens: 8192, prices: [{price}]}}
-  flaky: {{tier: local, engine: cloud, provider: flaky, upstream: up, context_tokens: 8192}}
+  flaky: {{tier: paid, engine: cloud, provider: flaky, upstream: up, context_tokens: 8192, prices: [{price}]}}
 """
 PRICE = (
     "{input_usd_per_mtok: 1, output_usd_per_mtok: 2, since: 2026-01-01, source: x, checked_on: 2026-01-01}"
@@ -170,7 +170,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer calls, under 50 s")
     quick = parser.parse_args().quick
-    calls, rounds, flood = (250, 2, 1600) if quick else (1000, 5, 12000)
+    calls, rounds, flood = (150, 2, 1200) if quick else (1000, 5, 12000)
     ports = {"fast": free_port(), "slow": free_port()}
     with ExitStack() as stack:
         providers = stack.enter_context(
@@ -188,7 +188,6 @@ def main() -> None:
                 ("workers.cli", "dispatcher"),
                 ("workers.cli", "worker", "paid", "--slots", str(SLOTS)),
                 ("workers.cli", "worker", "paid", "--slots", str(SLOTS)),
-                ("workers.cli", "worker", "local"),
             )
         )
         # All that this process has started but the providers and the peer: the fleet, Redis and Postgres.
@@ -204,7 +203,11 @@ def main() -> None:
             found["whole"].append(peer.calls_per_cpu_s(calls // 2, "whole"))
             found["streamed"].append(peer.calls_per_cpu_s(calls // 5, "streamed"))
         ours, whole, streamed = (statistics.median(each) for each in found.values())
+        parts = {"workers": fleet[1:3], "dispatcher": fleet[:1], "provider": providers[1:]}
+        watched = {name: [psutil.Process(each.pid) for each in part] for name, part in parts.items()}
+        used = {name: -cpu_s(part) for name, part in watched.items()}
         drain(using, "slow", flood, fleet[1:3])
+        used = {name: used[name] + cpu_s(part) for name, part in watched.items()}
         rate = steady_rate(using)
         recovered_s = recovery_s(flaky)
     interval_s = FIRST_PAUSE_S * (1 + JITTER)
@@ -215,6 +218,10 @@ def main() -> None:
             ("litellm's Router", f"{whole:.0f} calls per CPU-second"),
             ("litellm's Router, streaming", f"{streamed:.0f} calls per CPU-second"),
             ("200 in flight, two workers", f"{rate:.0f}/s of {IDEAL_PER_S:.0f}/s"),
+            *(
+                (f"processor time of a call then, {name}", f"{s / flood * 1000:.2f} ms")
+                for name, s in used.items()
+            ),
             ("from recovery to the first call", f"{recovered_s:.1f} s"),
         ],
         [
