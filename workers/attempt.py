@@ -138,8 +138,7 @@ def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> 
         failure, next_state = error, "failed"
     else:
         return record_answer(lane, claim, model, answer, transcript)
-    transcript.verdict = "void" if next_state == "held" else "over"
-    lane.ends(
+    finished_at = lane.ends(
         Finish(
             claim.task_id,
             claim.number,
@@ -149,6 +148,8 @@ def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> 
             **spent_on_failure(model, failure),
         )
     )
+    if finished_at is not None:
+        transcript.verdict = "void" if next_state == "held" else "over"
     log.warning(
         "failed", task=str(claim.task_id), model=model.name, error=type(failure).__name__, then=next_state
     )
@@ -183,9 +184,9 @@ def record_answer(
     )
     why = rejection(claim.request, choice)
     if why is not None:
-        transcript.verdict = "void"
         error = stored(AnswerRejectedError(model.name, why))
         lane.ends(replace(end, outcome="rejected", next_state="held", error=error))
+        transcript.verdict = "void"
         log.warning("rejected", task=str(claim.task_id), model=model.name)
         raise Ignore
     finished_at = lane.ends(end)
