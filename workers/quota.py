@@ -45,8 +45,16 @@ def of_openrouter(data: Mapping[str, Any]) -> Told:
 
 
 def of_moonshot(data: Mapping[str, Any]) -> Told:
-    """Read `GET /users/me/balance`; at 0 or below, nothing is answered."""
-    return Told(signed(data["available_balance"]), None)
+    """Read `GET /users/me/balance`; at 0 or below, nothing is answered.
+
+    Raises:
+        ValueError: the balance is no amount.
+    """
+    credit_usd = signed(data["available_balance"])
+    if credit_usd is None:
+        message = "available_balance is no amount"
+        raise ValueError(message)
+    return Told(credit_usd, None)
 
 
 def signed(value: object) -> Decimal | None:

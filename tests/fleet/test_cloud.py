@@ -272,15 +272,6 @@ def test_the_accounts_are_asked_for_and_shown(cloud: Cloud):
     assert "seller: $7.25 of credit" in cloud.fleet("doctor")
 
 
-def test_an_account_that_does_not_answer_harms_nobody(cloud: Cloud):
-    """What is left is good to know, and nothing depends on it."""
-    before = cloud.home.asked_for_account
-    answer = cloud.ask("at home nobody is asked", "home")
-
-    assert answer["fleet"]["model"] == "mine"
-    assert cloud.home.asked_for_account == before == 0
-
-
 def test_an_empty_account_is_left_alone_until_there_is_credit(cloud: Cloud):
     """One refusal, then none; and no hour of waiting once somebody has paid."""
     cloud.paid.credit_usd = Decimal(0)

@@ -176,6 +176,14 @@ class WatchedSocket(io.RawIOBase):
     def __init__(self, sock: socket.socket, watch: Watch) -> None:
         self._sock = sock
         self._watch = watch
+        self._hold = sock.makefile("rb", buffering=0)
+        """http.client closes the socket before the body of an answer with `Connection: close` is read; it
+        stays open as long as somebody holds it."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._hold.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
