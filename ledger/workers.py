@@ -40,7 +40,8 @@ class Presence:
     host: str
     pid: int
     slots: dict[str, int]
-    """How many attempts it can run at once, for each queue it listens on."""
+    """How many attempts it can run at once, for each queue it listens on; one of them may be its own, which
+    has its name."""
     started_at: datetime
     seen_at: datetime
 

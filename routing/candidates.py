@@ -12,19 +12,36 @@ UNKNOWN_PRICE = Decimal("Infinity")
 """Comes last among the paid ones."""
 
 
+class OneWorkersModel(Model):
+    """A model, as one of the workers that serve it runs it."""
+
+    worker: str
+    """Its name, and that of the queue on which it alone listens."""
+
+    @property
+    def queue(self) -> str:
+        """Where that worker listens."""
+        return self.worker
+
+
+def run_by(model: Model, worker: str | None) -> Model:
+    """Give a model as one worker runs it; None: as any does."""
+    return OneWorkersModel.model_construct(**dict(model), worker=worker) if worker else model
+
+
 class Candidates:
     """The models to consider for a task; each list is made once a day."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.day = date.min
-        self.known: dict[tuple[str | None, str | None, str | None], tuple[Model, ...]] = {}
+        self.known: dict[tuple[str | None, ...], tuple[Model, ...]] = {}
 
     def __call__(self, task: Task, today: date) -> tuple[Model, ...]:
         """List the models, as `candidates` does."""
         if today != self.day:
             self.day, self.known = today, {}
-        asked = (task.profile, task.focus, task.model)
+        asked = (task.profile, task.focus, task.model, task.needs.worker)
         if asked not in self.known:
             self.known[asked] = candidates(task, self.catalog, today)
         return self.known[asked]
@@ -34,13 +51,16 @@ def candidates(task: Task, catalog: Catalog, today: date) -> tuple[Model, ...]:
     """List the models to consider for a task, best first, each once.
 
     The caller's model comes first, else the profile's, else the focus's, else the primary; then the
-    fallbacks; then the last resort. A retired model stands for its successor.
+    fallbacks; then the last resort. A retired model stands for its successor. A task for one worker has no
+    choice.
 
     Raises:
         UnknownNameError: the task names a profile, focus or model that the catalog does not have.
     """
     resolved = (catalog.resolve(name, today) for name in names(task, catalog))
     listed = tuple({model.name: model for model in resolved}.values())
+    if task.needs.worker:
+        return (run_by(listed[0], task.needs.worker),)
     profile = catalog.profile(task.profile) if task.profile else None
     if profile is None or profile.prefer == "listed":
         return listed

@@ -31,6 +31,8 @@ class Needs:
     """What most of the prompt beyond ASCII is written in; see `routing.tokens.script_of`."""
     wide_tokens: int = 0
     """The part of the estimate that is for that."""
+    worker: str | None = None
+    """The only one that may run it; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Task:
     def kind(self) -> tuple[object, ...]:
         """What tasks of an agent have in common that get the same plan at the same moment."""
         unlucky = unlucky_with(self.tried) if self.tried else ()
-        whose = (self.agent, self.profile, self.focus, self.model)
+        whose = (self.agent, self.profile, self.focus, self.model, self.needs.worker)
         return (*whose, self.suits, self.purse, unlucky, self.is_suspect)
 
     @property
@@ -90,6 +92,7 @@ def needs_from(stored: Mapping[str, Any]) -> Needs:
         requires=tuple(stored.get("requires") or ()),
         script=stored.get("script") or ASCII,
         wide_tokens=int(stored.get("wide_tokens") or 0),
+        worker=stored.get("worker"),
     )
 
 

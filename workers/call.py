@@ -48,6 +48,7 @@ class Call:
     tool_choice: str | dict[str, Any] | None = None
     expect: Expect | None = None
     metadata: dict[str, Any] | None = None
+    worker: str | None = None
 
     @property
     def request(self) -> dict[str, Any]:
@@ -80,6 +81,7 @@ class Call:
             "patience_s": self.patience_s,
             "max_tier": self.max_tier,
             "max_cost_usd": None if self.max_cost_usd is None else str(self.max_cost_usd),
+            **({"worker": self.worker} if self.worker else {}),
         }
 
     @property
@@ -117,6 +119,7 @@ def check_call(
     tool_choice: object = None,
     expect: object = None,
     metadata: object = None,
+    worker: object = None,
 ) -> Call:
     """Check what `complete` was called with and fill in what it left open.
 
@@ -133,6 +136,8 @@ def check_call(
         catalog.focus(focus_name)
     if model_name and catalog.model(model_name).kind != "chat":
         raise InvalidCallError("model", f"a chat model, got {model_name!r}, which makes embeddings")
+    if worker is not None and model_name is None:
+        raise InvalidCallError("worker", "beside a model of that worker, got no model")
     asked = conversation(prompt, messages, default=settings.prompt if settings else None)
     system = settings.system if settings else None
     if system and all(message["role"] not in ("system", "developer") for message in asked):
@@ -158,6 +163,7 @@ def check_call(
         tool_choice=checked_choice(tool_choice, tools),
         expect=expectation(expect, settings.expect if settings else None, form),
         metadata=checked_metadata(metadata),
+        worker=name("worker", worker),
     )
 
 

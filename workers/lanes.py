@@ -100,14 +100,16 @@ def run_worker(lane: str, *, slots: int | None, only: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     each = slots or DEFAULT_SLOTS[lane]
     queues = dict.fromkeys(model.queue for model in models)
+    name = f"{lane}-{os.getpid()}@{socket.gethostname()}"
+    own = [name] if any(model.tier == "local" for model in models) else []
     app.worker_main(
         [
             "--quiet",  # no banner
             "worker",
-            f"--queues={','.join(queues)}",
+            f"--queues={','.join([*queues, *own])}",
             "--pool=threads",
-            f"--concurrency={each * len(queues)}",
-            f"--hostname={lane}-{os.getpid()}@{socket.gethostname()}",
+            f"--concurrency={each * len(queues) + len(own)}",
+            f"--hostname={name}",
             "--loglevel=WARNING",
             "--without-gossip",
             "--without-mingle",

@@ -13,6 +13,7 @@ from ledger.attempts import FinishedAttempt
 from ledger.connect import Connection
 from routing.account import Account
 from routing.budgets import Amount
+from routing.candidates import run_by
 from routing.lessons import lesson_from
 from routing.limits import MINUTE, SLACK, Called
 from routing.pace import seen_pace
@@ -45,13 +46,14 @@ def read_vitals(db: Connection, catalog: Catalog, now: datetime) -> Vitals:
     for row in fold.still_open(db):
         model = catalog.models.get(row.model)
         if model is not None:
+            needs = needs_from(row.needs)
             attempt = UnderWay(
-                model,
+                run_by(model, needs.worker),
                 Amount(row.reserved_usd, row.reserved_tokens),
                 profile=row.profile,
                 agent=row.agent,
                 placed_at=row.queued_at,
-                needs=needs_from(row.needs),
+                needs=needs,
                 is_suspect=row.is_suspect,
             )
             vitals.placed((row.task_id, row.number), attempt, row.claimed_at)

@@ -56,19 +56,22 @@ class OpenLane(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's WorkController
         """Open the lane; from here on the brain sends work."""
         queues = list(parent.app.amqp.queues.consume_from)
-        each = max(1, parent.concurrency // max(1, len(queues)))
+        # On its own queue, named like itself, a worker of local models runs what is for it alone.
+        own = [queue for queue in queues if queue == parent.hostname]
+        shared = [queue for queue in queues if queue not in own]
+        each = max(1, (parent.concurrency - len(own)) // max(1, len(shared)))
         lane.open_lane = lane.Lane(
             database_url=settings().database_url,
             redis_url=settings().redis_url,
             catalog=catalog(),
             worker=parent.hostname,
-            slots=dict.fromkeys(queues, each),
+            slots=dict.fromkeys(shared, each) | dict.fromkeys(own, 1),
             on_room=transport.look_again,
         )
         stopping = Stopping(lane.open_lane)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stopping)
-        log.info("serving", queues=queues, slots_each=each)
+        log.info("serving", queues=shared, slots_each=each)
 
     def stop(self, parent: Any) -> None:  # noqa: ANN401 - Celery's WorkController
         """Close the lane once what runs has ended, or was broken off: an attempt needs it to record that.

@@ -110,6 +110,7 @@ def complete(
     tool_choice: str | Mapping[str, Any] | None = None,  # noqa: ARG001
     expect: Mapping[str, Any] | None = None,  # noqa: ARG001
     metadata: Mapping[str, Any] | None = None,  # noqa: ARG001
+    worker: str | None = None,  # noqa: ARG001
     idempotency_key: str | None = None,  # noqa: ARG001
 ) -> dict[str, Any]:
     """Ask a language model, on the cheapest one that will do.
@@ -134,6 +135,8 @@ def complete(
         expect: what the answer must be: `non_empty`, `min_length` (characters), `pattern` (a regular
             expression), `json_schema`. One that is not is rejected, and the next candidate is tried.
         metadata: a mapping that is kept with the task, for whoever reads the ledger.
+        worker: the only one that may run it, on `model`, as `fleet status` names it; to try out one worker.
+            Free ones and paid ones cannot be named.
         idempotency_key: the same key twice is the same task and the same result.
 
     Returns:
