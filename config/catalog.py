@@ -126,6 +126,6 @@ def check_rules(models: Document, profiles: Document, schedule: Document) -> Non
     if models.data is not None and profiles.data is not None:
         for keys, what in faults_of_profiles(profiles.data, models.data):
             profiles.add(keys, what)
-    if profiles.data is not None and schedule.data is not None:
-        for keys, what in faults_of_schedule(schedule.data, profiles.data):
+    if models.data is not None and profiles.data is not None and schedule.data is not None:
+        for keys, what in faults_of_schedule(schedule.data, profiles.data, models.data):
             schedule.add(keys, what)

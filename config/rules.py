@@ -122,12 +122,24 @@ def faults_of_profiles(data: object, of_models: object) -> Faults:
             yield keys, f"expected a local model, got {model}, which is {tier}"
 
 
-def faults_of_schedule(data: object, of_profiles: object) -> Faults:
-    """Check schedule.yaml against the profiles of profiles.yaml."""
-    profiles = names(of_profiles, "profiles")
+def faults_of_schedule(data: object, of_profiles: object, of_models: object) -> Faults:
+    """Check schedule.yaml against the other two files."""
+    profiles, focuses = names(of_profiles, "profiles"), names(of_profiles, "focuses")
+    models, every = section(of_models, "models"), names(of_models, "models")
     yield from own_names(data, ("schedule",))
     for name, task in section(data, "schedule").items():
-        yield from unknown(("schedule", name, "profile"), "profile", task.get("profile"), profiles)
+        at = ("schedule", name)
+        yield from unknown((*at, "profile"), "profile", task.get("profile"), profiles)
+        yield from unknown((*at, "focus"), "focus", task.get("focus"), focuses)
+        yield from no_chat_model((*at, "model"), task.get("model"), models, every)
+        is_served = any(
+            model.get("tier") == "local" and kind_of(model) == "chat" for model in models.values()
+        )
+        if task.get("each_worker") is True and not is_served:
+            yield (
+                (*at, "each_worker"),
+                "expected a local chat model in models.yaml, to ask them with",
+            )
 
 
 def own_names(data: object, sections: Iterable[str]) -> Faults:

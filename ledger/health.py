@@ -36,15 +36,6 @@ LEASE = """
       FROM leadership
 """
 
-LAST_OF_AGENT = """
-    SELECT accepted_at
-      FROM tasks
-     WHERE accepted_at > clock_timestamp() - %(within)s
-       AND agent = %(agent)s
-     ORDER BY accepted_at DESC
-     LIMIT 1
-"""
-
 ROUND_TRIPS = 5
 
 MIGRATIONS = Path(__file__).parent / "migrations/versions"
@@ -131,9 +122,3 @@ def lease(db: Connection) -> Lease | None:
     """Tell who leads, or led last; None: the row is lost."""
     with db.cursor(row_factory=class_row(Lease)) as cursor:
         return cursor.execute(LEASE).fetchone()
-
-
-def last_of_agent(db: Connection, agent: str, within: timedelta) -> datetime | None:
-    """Tell when the last task of an agent was accepted; None: not within that time."""
-    row = db.execute(LAST_OF_AGENT, {"agent": agent, "within": within}).fetchone()
-    return row[0] if row else None

@@ -21,12 +21,16 @@ OPEN_TASKS = """
 """
 
 WORKERS = """
-    SELECT name, host, pid, slots, started_at, seen_at,
+    SELECT name, host, pid, slots - name AS slots, started_at, seen_at,
            extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_s,
            (SELECT count(*)
               FROM attempts
              WHERE outcome IS NULL
-               AND attempts.worker = workers.name) AS running
+               AND attempts.worker = workers.name) AS running,
+           (SELECT max(finished_at)
+              FROM firings
+             WHERE firings.worker = workers.name
+               AND outcome = 'succeeded') AS heartbeat_at
       FROM workers
      WHERE seen_at > clock_timestamp() - make_interval(secs => %(since_s)s)
      ORDER BY name
@@ -117,12 +121,14 @@ class WorkerLoad:
     host: str
     pid: int
     slots: dict[str, int]
-    """How many attempts it can run at once, by queue."""
+    """How many attempts it can run at once, by queue; without the queue of its own."""
     started_at: datetime
     seen_at: datetime
     silent_s: float
     """Since its last sign of life."""
     running: int
+    heartbeat_at: datetime | None = None
+    """When the last recurring task that was for it alone came back through its queue; None: none did yet."""
 
 
 @dataclass(frozen=True)

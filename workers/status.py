@@ -98,6 +98,13 @@ def status(settings: Settings) -> Status:
         raise silent("Postgres", settings.database_url, error) from error
 
 
+def heartbeat(worker: WorkerLoad) -> str:
+    """Say how long ago a recurring task for this worker alone came back through it."""
+    if worker.heartbeat_at is None:
+        return "none yet"
+    return f"{duration((datetime.now(UTC) - worker.heartbeat_at).total_seconds())} ago"
+
+
 def look_into_redis(settings: Settings) -> tuple[int, int, str]:
     """Count the messages that wait and the dead letters, and ask for Redis's version."""
     with redis.Redis.from_url(
@@ -149,10 +156,10 @@ def show(console: Console, found: Status) -> None:
         console.print("No worker is there. `fleet up` starts one for each lane that this host can serve.")
         return
     table = Table(box=None, header_style="bold")
-    for column in ("worker", "host", "queues (slots)", "running", "last seen"):
+    for column in ("worker", "host", "queues (slots)", "running", "last seen", "heartbeat"):
         table.add_column(column, overflow="fold")
     for worker in found.workers:
         queues = ", ".join(f"{queue} ({slots})" for queue, slots in worker.slots.items())
         seen = f"{duration(worker.silent_s)} ago" + ("" if is_there(worker) else ", gone")
-        table.add_row(worker.name, worker.host, queues, str(worker.running), seen)
+        table.add_row(worker.name, worker.host, queues, str(worker.running), seen, heartbeat(worker))
     console.print(table)

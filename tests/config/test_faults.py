@@ -190,6 +190,55 @@ def test_a_dozen_faults_are_reported_at_once(tmp_path: Path):
             "schedule.yaml:2: schedule.heartbeat.every",
             "expected a period that ends, got '99999999999999d'",
         ),
+        *(
+            ("{every: 15m, profile: social}", entry, f"schedule.yaml:2: schedule.heartbeat{key}", what)
+            for entry, key, what in (
+                ("{profile: social}", "", "expected one of every and cron, got none"),
+                ("{every: 1m, cron: 0 0 * * *, profile: a}", "", "expected one of every and cron, got both"),
+                ("{every: 1m}", "", "expected a profile, which carries a prompt, or a prompt or messages"),
+                (
+                    "{every: 1m, task: embed, profile: social}",
+                    ".task",
+                    "expected complete, got embed: recurring embeddings are not part of this version",
+                ),
+                (
+                    '{cron: "0 0 * * * *", profile: social}',
+                    ".cron",
+                    "expected 5 fields, such as '*/15 * * * *', got '0 0 * * * *'",
+                ),
+                (
+                    '{cron: "61 * * * *", profile: social}',
+                    ".cron",
+                    "expected 5 fields of cron, got '61 * * * *' (bad minute)",
+                ),
+                (
+                    '{cron: "0 0 * * 1,2L/2", profile: social}',
+                    ".cron",
+                    "expected 5 fields of cron, got '0 0 * * 1,2L/2'",
+                ),
+                (
+                    "{cron: 0 0 * * *, timezone: Europe/Berlim, profile: social}",
+                    ".timezone",
+                    "expected a time zone such as Europe/Berlin, got 'Europe/Berlim'; did you mean",
+                ),
+                (
+                    "{every: 1m, profile: social, deliver: {webhook: 'ftp://a'}}",
+                    ".deliver.webhook",
+                    "expected an address such as https://example.com/hook",
+                ),
+                (
+                    "{every: 1m, profile: social, deliver: {celery_task: a, redis_list: b}}",
+                    ".deliver",
+                    "expected one of webhook, celery_task, redis_list, got celery_task and redis_list",
+                ),
+                ("{every: 1m, jitter: 2m, profile: social}", "", "expected a jitter shorter than every"),
+                (
+                    "{every: 1m, prompt: a, focus: nobody}",
+                    ".focus",
+                    "expected the name of a focus, got 'nobody'",
+                ),
+            )
+        ),
         (
             "{every: 15m, profile: social}",
             "",

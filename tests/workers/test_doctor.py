@@ -563,7 +563,9 @@ def of_fleet(
     using: object = ECHO,
     last_scheduled_at: datetime | None = None,
 ) -> list[Finding]:
-    seen = postgres.FleetFacts(Lease(3, "dispatcher@host:1", left_s), list(there), tasks, last_scheduled_at)
+    seen = postgres.FleetFacts(
+        Lease(3, "dispatcher@host:1", left_s), list(there), tasks, last_scheduled_at, {}
+    )
     return list(fleet.findings(up, seen, using, not_accepted=0))  # pyright: ignore[reportArgumentType]
 
 

@@ -116,14 +116,17 @@ def worker(lane: str, slots: int | None, models: Sequence[str]) -> None:
 
 @click.command()
 def beat() -> None:
-    """Run beat: it enqueues the tasks of schedule.yaml when they are due. Run one in a whole fleet."""
+    """Run beat: it enqueues the tasks of schedule.yaml when they are due, and delivers their answers.
+
+    Any number may run, on any hosts with the same schedule.yaml: each task is enqueued once. Files that
+    change are read again; `fleet schedule` shows what there is.
+    """
     from workers.app import app  # noqa: PLC0415
     from workers.beat import run_beat  # noqa: PLC0415
-    from workers.catalog import catalog  # noqa: PLC0415
     from workers.logs import log_to_stderr  # noqa: PLC0415
 
     log_to_stderr(settings().log_level)
-    run_beat(app, catalog(), settings().home)
+    run_beat(app)
 
 
 @click.command()

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 
-from config.catalog import Catalog
+from config.catalog import Catalog, RecurringTask
+from config.schedule import twins
 from config.settings import Settings
 from ledger.accounts import AccountRow
 from ledger.health import Lease
 from ledger.usage import WorkerLoad
 from routing.account import BELIEVED, Account
+from routing.recurrence import occurrences
 from workers import pidfile
 from workers.doctor.finding import Finding, error, note, ok, warning
 from workers.doctor.look import NOT_RUNNING, Silence
@@ -78,6 +81,7 @@ def findings(
     yield from of_accounts(seen.accounts)
     if catalog is not None and leads:
         yield from of_beat(up, seen, there, catalog)
+        yield from of_schedule(seen, catalog)
 
 
 def is_there(worker: WorkerLoad) -> bool:
@@ -141,12 +145,16 @@ def of_accounts(known: Sequence[AccountRow]) -> Iterator[Finding]:
 
 def of_beat(up: Up, seen: FleetFacts, there: Sequence[WorkerLoad], catalog: Catalog) -> Iterator[Finding]:
     """Tell whether somebody enqueues the recurring tasks: by its process here, or by what it enqueued."""
-    check = "fleet.beat"
-    periods = [recurring.every for recurring in catalog.schedule.values() if recurring.enabled]
+    check, now = "fleet.beat", datetime.now(UTC)
+    periods = [
+        period_of(entry, now)
+        for entry in catalog.schedule.values()
+        if entry.enabled and entry.name not in seen.paused
+    ]
     if not periods:
         yield ok(check, "schedule.yaml has no recurring task that is enabled")
         return
-    now, expected_within = datetime.now(UTC), PERIODS * min(periods)
+    expected_within = PERIODS * min(periods)
     if seen.last_scheduled_at is not None and now - seen.last_scheduled_at < expected_within:
         ago = duration((now - seen.last_scheduled_at).total_seconds())
         yield ok(check, f"the last task of schedule.yaml came {ago} ago")
@@ -156,10 +164,27 @@ def of_beat(up: Up, seen: FleetFacts, there: Sequence[WorkerLoad], catalog: Cata
         yield warning(
             check,
             f"no task of schedule.yaml came within {duration(expected_within.total_seconds())}",
-            "run one `fleet beat` in the whole fleet; `fleet up` does",
+            "run `fleet beat` on a host; `fleet up` does",
         )
     else:
         yield note(check, "no beat runs on this host, and whether one runs elsewhere is not known")
+
+
+def period_of(entry: RecurringTask, now: datetime) -> timedelta:
+    """Tell how long after its next run an entry runs again."""
+    following = list(islice(occurrences(entry, now), 2))
+    return following[1] - following[0] if len(following) == 2 else timedelta.max / PERIODS
+
+
+def of_schedule(seen: FleetFacts, catalog: Catalog) -> Iterator[Finding]:
+    """Tell of what is paused, and of what is most likely there twice."""
+    check = "fleet.schedule"
+    for name, why in seen.paused.items():
+        if name in catalog.schedule:
+            mend = f"mend it, then `fleet schedule resume {name}`"
+            yield warning(check, f"the recurring task {name} is paused: {why}", mend)
+    for first, second in twins(catalog.schedule):
+        yield warning(check, f"{first} and {second} ask the same", "disable one of them in schedule.yaml")
 
 
 def tasks(waiting: int) -> str:

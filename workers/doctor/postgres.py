@@ -1,6 +1,6 @@
 """Postgres: is it there, is it the one we need, and does it keep what it is given."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,13 +8,12 @@ import psycopg
 from psycopg.errors import InsufficientPrivilege, QueryCanceled, UndefinedColumn, UndefinedTable
 
 from config.settings import Settings, is_readable
-from ledger import accounts, health, usage
+from ledger import accounts, health, recurring, usage
 from ledger.accounts import AccountRow
 from ledger.connect import Connection, connect
 from ledger.health import Clock, Lease
 from ledger.health import Server as ServerFacts
 from ledger.usage import OpenTasks, WorkerLoad
-from workers.beat import AGENT
 from workers.doctor.finding import Finding, error, note, ok, warning
 from workers.doctor.look import LIMIT_S, NOT_RUNNING, Silence
 from workers.doctor.place import place_of
@@ -70,7 +69,9 @@ class FleetFacts:
     workers: list[WorkerLoad]
     tasks: OpenTasks
     last_scheduled_at: datetime | None
-    """When beat's last task was accepted; None: not within `SCHEDULE_SEEN`."""
+    """When beat last let something run; None: not within `SCHEDULE_SEEN`."""
+    paused: Mapping[str, str]
+    """Recurring tasks that run no more, with the reason."""
     accounts: Sequence[AccountRow] = ()
     """What providers say of their accounts."""
 
@@ -115,6 +116,8 @@ def look_at_fleet(db: Connection) -> FleetFacts | Silence:
             tasks=usage.open_tasks(db),
             last_scheduled_at=health.last_of_agent(db, AGENT, SCHEDULE_SEEN),
             accounts=accounts.told(db),
+            last_scheduled_at=recurring.last_decided(db, SCHEDULE_SEEN),
+            paused=recurring.paused(db),
         )
     except (UndefinedTable, UndefinedColumn):
         return Silence("the database has no ledger of this version")
