@@ -15,6 +15,8 @@ FleetError
 ├── WorkersDiedError         a task was lost with its worker, again and again
 ├── WorkerStoppedError       a worker was stopped before it could answer
 ├── StreamRestartedError     text of an answer was given out, and another attempt is made
+├── ScheduleError            a recurring task would run in vain
+├── ImportFileError          a file of cron jobs cannot be read
 └── NotThereError            a server, a port or a program that is needed cannot be used
 """
 
@@ -235,3 +237,29 @@ class NothingToReplayError(FleetError):
 
     def __str__(self) -> str:
         return f"{self.why}; name a longer time with --since, or a workload with --trace FILE.csv"
+
+
+class ScheduleError(FleetError):
+    """A recurring task would run in vain."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(name, why)
+        self.name = name
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.name} was not run, and nothing was spent: {self.why}; see its entry in schedule.yaml"
+
+
+class ImportFileError(FleetError):
+    """A file of cron jobs cannot be read."""
+
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(file, why)
+        self.file = file
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file} cannot be imported: {self.why}; it is a YAML list `jobs`, see the docs on schedules"
+        )

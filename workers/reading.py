@@ -27,10 +27,12 @@ def reading(settings: Settings, name: str) -> Generator[Connection]:
     except psycopg.OperationalError as error:
         raise silent("Postgres", settings.database_url, error) from error
     except (UndefinedTable, UndefinedColumn) as error:
-        what = f"the database at {without_password(settings.database_url)} has no ledger of this version"
-        raise NotThereError(
-            what, "make it with `fleet db migrate`, or start the fleet: `fleet up`"
-        ) from error
+        raise not_this_version(settings) from error
+
+
+def not_this_version(settings: Settings) -> NotThereError:
+    what = f"the database at {without_password(settings.database_url)} has no ledger of this version"
+    return NotThereError(what, "make it with `fleet db migrate`, or start the fleet: `fleet up`")
 
 
 def silent(name: str, url: str, error: Exception) -> NotThereError:

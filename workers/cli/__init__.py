@@ -2,7 +2,7 @@
 
 import click
 
-from workers.cli import asking, ledger, looking, replaying, running
+from workers.cli import asking, ledger, looking, replaying, running, scheduling
 from workers.cli.group import Fleet
 
 
@@ -19,6 +19,7 @@ def main() -> None:
       fleet models                               which models are ready, and why the others are not
       fleet explain TASK                         why a task ran where it ran, or why it waits
       fleet doctor                               what is wrong here, and what to do about it
+      fleet schedule                             what runs by the clock, how it went, what it costs
       fleet replay --config DIR                  what the last week would have cost under another config
     """
 
@@ -32,6 +33,7 @@ for command in (
     looking.models,
     looking.doctor,
     replaying.replay,
+    scheduling.schedule,
     running.up,
     running.down,
     running.demo,
