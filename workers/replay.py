@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -121,8 +121,9 @@ def recorded(db: Connection, since: datetime) -> Workload:
 
 
 def arrival_of(row: RecordedTask, calls: Sequence[RecordedCall]) -> Arrival:
-    task = task_of(row)
-    needs = task.needs
+    recorded = task_of(row)
+    needs = replace(recorded.needs, worker=None)  # the workers of another fleet have other names
+    task = replace(recorded, needs=needs)
     guess = (round(needs.prompt_tokens * GUESSED_SHARE), round(needs.max_tokens * GUESSED_SHARE))
     prompt, completion = counted(calls) or guess
     return Arrival(task, prompt, completion)
