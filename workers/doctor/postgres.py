@@ -114,7 +114,6 @@ def look_at_fleet(db: Connection) -> FleetFacts | Silence:
             lease=health.lease(db),
             workers=usage.workers(db, REMEMBERED_S),
             tasks=usage.open_tasks(db),
-            last_scheduled_at=health.last_of_agent(db, AGENT, SCHEDULE_SEEN),
             accounts=accounts.told(db),
             last_scheduled_at=recurring.last_decided(db, SCHEDULE_SEEN),
             paused=recurring.paused(db),
