@@ -13,6 +13,8 @@ from redis import Redis
 
 from tests.fleet.processes import ROOT, Fleet
 
+pytestmark = pytest.mark.timeout(300)
+
 SCHEDULE = """
 schedule:
   often: {every: 1s, profile: social, deadline: 5m, overlap: queue, deliver: {redis_list: answers}}

@@ -11,6 +11,8 @@ from config.settings import Settings
 from workers.catalog import catalog
 from workers.schedule.delivery import deliver, objection_to
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.mark.parametrize(
     ("task", "queue", "why"),

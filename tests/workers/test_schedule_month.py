@@ -21,6 +21,8 @@ from workers.inbox import Inbox
 from workers.messages import read_message
 from workers.schedule.rounds import Rounds
 
+pytestmark = pytest.mark.timeout(300)
+
 ACCEPT = """
     INSERT INTO tasks (id, state, agent, priority, needs, envelope, accepted_at, finished_at)
     VALUES (%(id)s, 'succeeded', 'schedule', 0, '{}', '{}', %(now)s, %(now)s)
