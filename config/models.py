@@ -30,6 +30,7 @@ Kind = Literal["chat", "embedding"]
 EngineName = Literal["mlx", "llama", "cloud", "echo"]
 Quota = Literal["openrouter", "moonshot"]
 Capability = Literal["tools", "json_schema", "vision"]
+InputType = Literal["query", "document", "classification", "clustering"]
 
 TIERS: tuple[Tier, ...] = ("local", "free", "paid")
 """Cheapest first."""
@@ -169,6 +170,21 @@ Source: https://openrouter.ai/docs/api-reference/limits, checked 2026-11-23.
 """
 
 
+class Prefixes(Entry):
+    """What an embedding model reads before a text, by what the text is for; nothing where left out."""
+
+    query: str = ""
+    """What is searched for."""
+    document: str = ""
+    """What is to be found."""
+    classification: str = ""
+    clustering: str = ""
+
+    def of(self, input_type: InputType | None) -> str:
+        """Give the prefix for texts of a type; None: they are read as they are."""
+        return getattr(self, input_type) if input_type else ""
+
+
 class Provider(Entry):
     """An account that models share: its key and its limits."""
 
@@ -231,6 +247,8 @@ class Model(Entry):
     """The longest answer; a task that asks for more gets this. None: what the context leaves."""
     dimensions: Count | None = None
     """Length of an embedding."""
+    prefixes: Prefixes = Prefixes()
+    """Of an embedding model that was trained with them."""
     memory_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """What it takes in memory, approximately, without the context."""
     size_bytes: Count | None = None

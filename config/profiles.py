@@ -85,6 +85,8 @@ class Routing(Entry):
     """Local models, taken when nothing else can be reached; the answer says which one it was."""
     temperature: Temperature = 0.7
     max_tokens: Count = 1024
+    embedding: Name | None = None
+    """The model of `embed` and `similar` where their caller names none."""
 
 
 class ProfilesFile(Entry):

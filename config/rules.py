@@ -103,12 +103,12 @@ def faults_of_profiles(data: object, of_models: object) -> Faults:
     for name, profile in section(data, "profiles").items():
         max_tier = profile.get("max_tier", "paid")
         for keys, model in references(("profiles", name), profile, "model", "fallbacks"):
-            yield from no_chat_model(keys, model, models, every)
+            yield from wrong_model(keys, "chat", model, models, every)
             if is_dearer(tier := tier_of(models, model), max_tier):
                 yield keys, f"expected tier {max_tier} (max_tier) or cheaper, got {model}, which is {tier}"
     for name, focus in section(data, "focuses").items():
         for keys, model in references(("focuses", name), focus, "model"):
-            yield from no_chat_model(keys, model, models, every)
+            yield from wrong_model(keys, "chat", model, models, every)
     for name, budget in section(data, "budgets").items():
         for scope, kind, known in (
             ("profile", "profile", names(data, "profiles")),
@@ -116,8 +116,9 @@ def faults_of_profiles(data: object, of_models: object) -> Faults:
         ):
             yield from unknown(("budgets", name, scope), kind, budget.get(scope), known)
     routing = entry(data, "routing") or {}
+    yield from wrong_model(("routing", "embedding"), "embedding", routing.get("embedding"), models, every)
     for keys, model in references(("routing",), routing, "primary", "fallbacks", "last_resort"):
-        yield from no_chat_model(keys, model, models, every)
+        yield from wrong_model(keys, "chat", model, models, every)
         if keys[1] == "last_resort" and is_dearer(tier := tier_of(models, model), "local"):
             yield keys, f"expected a local model, got {model}, which is {tier}"
 
@@ -163,11 +164,14 @@ def unknown(keys: Keys, kind: str, name: object, known: Sequence[str]) -> Faults
         yield keys, f"expected the name of a {kind}, got {name!r}{hint(name, known)}"
 
 
-def no_chat_model(keys: Keys, name: object, models: Mapping[str, Raw], every: Sequence[str]) -> Faults:
+def wrong_model(
+    keys: Keys, kind: str, name: object, models: Mapping[str, Raw], every: Sequence[str]
+) -> Faults:
     yield from unknown(keys, "model", name, every)
     model = entry(models, name)
-    if model and kind_of(model) != "chat":
-        yield keys, f"expected a chat model, got {name}, which is of kind {kind_of(model)}"
+    if model and kind_of(model) != kind:
+        article = "an" if kind == "embedding" else "a"
+        yield keys, f"expected {article} {kind} model, got {name}, which is of kind {kind_of(model)}"
 
 
 def names(data: object, of: str) -> list[str]:

@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from ledger import partitions
+from ledger import partitions, pgvector
 from ledger.connect import connect
 
 CURRENT_VERSION = "SELECT version_num FROM alembic_version"
@@ -25,10 +25,13 @@ def migrate(database_url: str) -> str:
 
     Returns:
         The schema version that the database now has.
+
+    Raises:
+        NoVectorsError: this Postgres has no pgvector; nothing was changed.
     """
-    config = configuration(database_url)
-    command.upgrade(config, "head")
     with connect(database_url, name="migrate") as db:
+        pgvector.make_sure(db)
+        command.upgrade(configuration(database_url), "head")
         partitions.make_ahead(db, datetime.now(UTC).date())
     return newest_version()
 

@@ -16,6 +16,7 @@ RECORDED_TASKS = """
       FROM tasks
      WHERE accepted_at >= %(since)s
        AND state <> 'cancelled'
+       AND needs ->> 'kind' IS DISTINCT FROM 'embedding' -- one model can take it, so there is nothing to try
      ORDER BY accepted_at, id
 """
 
@@ -28,6 +29,7 @@ RECORDED_CALLS = """
       JOIN attempts a ON a.task_id = t.id AND a.queued_at >= t.accepted_at
      WHERE t.accepted_at >= %(since)s
        AND t.state <> 'cancelled'
+       AND t.needs ->> 'kind' IS DISTINCT FROM 'embedding'
        AND a.claimed_at IS NOT NULL
      ORDER BY t.accepted_at, t.id, a.number
 """

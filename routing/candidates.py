@@ -41,7 +41,7 @@ class Candidates:
         """List the models, as `candidates` does."""
         if today != self.day:
             self.day, self.known = today, {}
-        asked = (task.profile, task.focus, task.model, task.needs.worker)
+        asked = (task.profile, task.focus, task.model, task.needs.kind, task.needs.worker)
         if asked not in self.known:
             self.known[asked] = candidates(task, self.catalog, today)
         return self.known[asked]
@@ -51,8 +51,8 @@ def candidates(task: Task, catalog: Catalog, today: date) -> tuple[Model, ...]:
     """List the models to consider for a task, best first, each once.
 
     The caller's model comes first, else the profile's, else the focus's, else the primary; then the
-    fallbacks; then the last resort. A retired model stands for its successor. A task for one worker has no
-    choice.
+    fallbacks; then the last resort. A retired model stands for its successor. For an embedding it is the
+    caller's alone: another model's vectors cannot be compared with its. A task for one worker has no choice.
 
     Raises:
         UnknownNameError: the task names a profile, focus or model that the catalog does not have.
@@ -90,6 +90,9 @@ def retired_names(catalog: Catalog, today: date) -> dict[str, Model]:
 
 def names(task: Task, catalog: Catalog) -> Iterator[str]:
     profile = catalog.profile(task.profile) if task.profile else None
+    if task.model and task.needs.kind == "embedding":
+        yield task.model
+        return
     if task.model:
         yield task.model
     elif profile:

@@ -188,15 +188,16 @@ def inability(model: Model, task: Task, today: date, estimates: Estimates) -> st
         return tried
     if model.is_retired(today):
         return f"retired on {model.retired_on} without a successor"
-    if model.kind != "chat":
-        return f"is not a chat model but an {model.kind} model"
+    if model.kind != task.needs.kind:
+        return f"is of kind {model.kind}, the task needs one of kind {task.needs.kind}"
     lacking = model.capabilities.lacks(task.needs.requires)
     if lacking:
         return f"has no {' and no '.join(lacking)}, which the task needs"
     needs = task.needs
     prompt = estimates.tokens(model.name, needs.script, needs.prompt_tokens, needs.wide_tokens)
     needed = prompt + output_tokens(model, needs.max_tokens)
-    if needed > model.context_tokens:
+    # The texts of an embedding are read one by one; the engine counts them, and nobody else could take them.
+    if needs.kind == "chat" and needed > model.context_tokens:
         return f"needs up to {needed} tokens, its context has {model.context_tokens}"
     return None
 

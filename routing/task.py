@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from config.models import Capability, Tier
+from config.models import Capability, Kind, Tier
 from routing.lessons import Tried, unlucky_with
 from routing.tokens import ASCII
 
@@ -33,11 +33,13 @@ class Needs:
     """The part of the estimate that is for that."""
     worker: str | None = None
     """The only one that may run it; None: any."""
+    kind: Kind = "chat"
+    """Of the model; a task of the kind embedding runs on the model that it names, and on no other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One call of `complete` that waits for a model."""
+    """One call of `complete`, `embed` or `similar` that waits for a model."""
 
     id: UUID
     profile: str | None
@@ -93,6 +95,7 @@ def needs_from(stored: Mapping[str, Any]) -> Needs:
         script=stored.get("script") or ASCII,
         wide_tokens=int(stored.get("wide_tokens") or 0),
         worker=stored.get("worker"),
+        kind=stored.get("kind") or "chat",
     )
 
 

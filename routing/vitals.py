@@ -253,7 +253,7 @@ class Vitals:
 
     def count(self, model: str, needs: Needs, counted: int) -> None:
         """Take note of how many tokens a model counted in a prompt."""
-        if is_telling(counted, needs.prompt_tokens, needs.wide_tokens):
+        if needs.kind == "chat" and is_telling(counted, needs.prompt_tokens, needs.wide_tokens):
             self.estimates.learn(model, needs.script, Seen(1, counted / max(needs.prompt_tokens, 1)))
 
     def purses_of(self, attempt: UnderWay) -> Iterable[Purse]:

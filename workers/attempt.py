@@ -1,7 +1,7 @@
 """An attempt on a lane: claim -> run -> record, the same for every engine."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,7 +22,8 @@ from ledger.attempts import Claim, Finish, Key
 from ledger.tasks import Fate
 from routing.plan import output_tokens
 from routing.price import cost_usd
-from workers.completion import completion
+from workers.completion import response
+from workers.embedding import Done, embed
 from workers.engines.base import Completion, Request
 from workers.engines.errors import (
     AnswerRejectedError,
@@ -45,7 +46,7 @@ def run_attempt(request: Context) -> dict[str, Any]:
     """Run the attempt that a message carries and record how it ended.
 
     Returns:
-        The chat.completion that Celery stores under the task's id.
+        What Celery stores under the task's id: a chat.completion, say.
 
     Raises:
         Ignore: there is nothing to tell the caller now. Somebody already claimed the attempt (Redis
@@ -124,8 +125,10 @@ def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> 
     model = lane.catalog.model(claim.model)
     failure: Exception
     try:
-        answer = lane.engine_for(model).generate(
-            engine_request(model, claim.request), on_token=transcript.add, cancelled=called_off.is_set
+        done = (
+            embed(lane, claim, model, called_off.is_set)
+            if model.kind == "embedding"
+            else generate(lane, claim, model, transcript, called_off)
         )
     except CancelledError as error:
         break_off(lane, claim)
@@ -137,7 +140,7 @@ def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> 
     except Exception as error:  # noqa: BLE001 - a bug: recorded here, then raised again
         failure, next_state = error, "failed"
     else:
-        return record_answer(lane, claim, model, answer, transcript)
+        return record_answer(lane, claim, model, done, transcript)
     finished_at = lane.ends(
         Finish(
             claim.task_id,
@@ -164,23 +167,31 @@ def break_off(lane: Lane, claim: Claim) -> None:
     lane.give_back((claim.task_id, claim.number), is_begun=True)
 
 
+def generate(lane: Lane, claim: Claim, model: Model, transcript: Transcript, called_off: Event) -> Done:
+    """Let a chat model answer."""
+    answer = lane.engine_for(model).generate(
+        engine_request(model, claim.request), on_token=transcript.add, cancelled=called_off.is_set
+    )
+    return Done(answer, openai_choice(answer))
+
+
 def record_answer(
-    lane: Lane, claim: Claim, model: Model, answer: Completion, transcript: Transcript
+    lane: Lane, claim: Claim, model: Model, done: Done, transcript: Transcript
 ) -> dict[str, Any]:
     """Record an answer with what it cost, and hand it over if it is what the task expects.
 
     Raises:
         Ignore: it is not, and the next candidate is tried; or it came too late.
     """
-    choice = openai_choice(answer)
+    choice = done.answer
     end = Finish(
         claim.task_id,
         claim.number,
         outcome="succeeded",
         next_state="succeeded",
-        first_token_s=answer.first_token_s,
+        first_token_s=done.used.first_token_s,
         answer=kept(lane, claim, choice),
-        **used_by(model, answer),
+        **used_by(model, done.used),
     )
     why = rejection(claim.request, choice)
     if why is not None:
@@ -196,26 +207,25 @@ def record_answer(
     transcript.verdict = "over"
     log.info("answered", task=str(claim.task_id), model=model.name, tokens=end.completion_tokens)
     cost, before = end.cost_usd, claim.spent_usd
-    return completion(
-        Fate(
-            id=claim.task_id,
-            state="succeeded",
-            profile=claim.profile,
-            error=None,
-            attempts=claim.number,
-            accepted_at=claim.accepted_at,
-            finished_at=finished_at,
-            model=model.name,
-            tier=model.tier,
-            answer=choice,
-            claimed_at=claim.claimed_at,
-            prompt_tokens=end.prompt_tokens,
-            cached_tokens=end.cached_tokens,
-            completion_tokens=end.completion_tokens,
-            tokens_are_estimated=answer.is_estimated,
-            cost_usd=None if cost is None or before is None else cost + before,
-        )
+    fate = Fate(
+        id=claim.task_id,
+        state="succeeded",
+        profile=claim.profile,
+        error=None,
+        attempts=claim.number,
+        accepted_at=claim.accepted_at,
+        finished_at=finished_at,
+        model=model.name,
+        tier=model.tier,
+        answer=choice,
+        claimed_at=claim.claimed_at,
+        prompt_tokens=end.prompt_tokens,
+        cached_tokens=end.cached_tokens,
+        completion_tokens=end.completion_tokens,
+        tokens_are_estimated=done.used.is_estimated,
+        cost_usd=None if cost is None or before is None else cost + before,
     )
+    return response(fate, lambda _model, _hashes: done.vectors)
 
 
 def rejection(stored_request: Mapping[str, Any], choice: Mapping[str, Any]) -> str | None:

@@ -1,17 +1,16 @@
 """The arguments of `complete`, checked: in the caller's process, and again when the task is accepted."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from inspect import signature
 from typing import Any, TypeGuard
 
 from config.catalog import Catalog
 from config.models import TIERS, Capability
 from config.profiles import Expect
 from routing.tokens import estimate_tokens, parts_of, script_of, wide_tokens
-from workers.errors import InvalidCallError, PayloadTooLargeError
+from workers.arguments import check_names, checked_metadata
+from workers.errors import InvalidCallError
 from workers.values import closest, kind, money, name, one_of, real, storable, whole
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -19,7 +18,6 @@ MOST_STOPS = 16
 HIGHEST_TEMPERATURE = 2.0
 LARGEST_SEED = 2**63 - 1
 LONGEST_PATIENCE_S = 30 * 24 * 3600
-LARGEST_METADATA = 8192
 RESPONSE_TYPES = ("text", "json_object", "json_schema")
 TOOL_CHOICES = ("auto", "none", "required")
 
@@ -167,9 +165,6 @@ def check_call(
     )
 
 
-ARGUMENTS = tuple(parameter for parameter in signature(check_call).parameters if parameter != "catalog")
-
-
 def check_arguments(catalog: Catalog, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
     """Check arguments as a message carries them, from a caller that checked nothing itself.
 
@@ -177,30 +172,8 @@ def check_arguments(catalog: Catalog, args: Sequence[Any], kwargs: Mapping[str, 
         InvalidCallError: an argument is unknown, or is not what it should be.
         UnknownNameError: the profile, focus or model is not in the catalog.
     """
-    if len(args) > 1:
-        raise InvalidCallError("arguments", f"one positional argument, the prompt; got {len(args)}")
-    for argument in kwargs:
-        if argument not in ARGUMENTS:
-            known = ", ".join(ARGUMENTS)
-            raise InvalidCallError(argument, f"one of the arguments {known}{closest(argument, ARGUMENTS)}")
-    if args and "prompt" in kwargs:
-        raise InvalidCallError("prompt", "one prompt, got two")
+    check_names(check_call, args, kwargs)
     return check_call(catalog, *args, **kwargs)
-
-
-def check_size(arguments: object, limit_bytes: int) -> None:
-    """Refuse a payload that Redis and Postgres should not carry.
-
-    Raises:
-        PayloadTooLargeError: it is larger than the limit.
-        InvalidCallError: it holds what JSON cannot.
-    """
-    try:
-        size = len(json.dumps(arguments))
-    except (TypeError, ValueError) as error:
-        raise InvalidCallError("arguments", f"values that JSON can hold ({error})") from error
-    if size > limit_bytes:
-        raise PayloadTooLargeError(size, limit_bytes)
 
 
 def conversation(prompt: object, messages: object, *, default: str | None) -> Messages:
@@ -322,22 +295,6 @@ def expectation(value: object, of_profile: Expect | None, form: Mapping[str, Any
         return found
     schema = form["json_schema"]["schema"] if form["type"] == "json_schema" else {"type": "object"}
     return (found or Expect()).model_copy(update={"json_schema": schema})
-
-
-def checked_metadata(value: object) -> dict[str, Any] | None:
-    """Check what the caller wants to find again beside the task."""
-    if value is None:
-        return None
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InvalidCallError("metadata", f"a mapping with names as keys, got {kind(value)}")
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidCallError("metadata", f"values that JSON can hold ({error})") from error
-    if len(text) > LARGEST_METADATA:
-        raise InvalidCallError("metadata", f"at most {LARGEST_METADATA} characters of JSON, got {len(text)}")
-    storable("metadata", text.replace("\\u0000", "\x00"))
-    return dict(value)
 
 
 def stops(value: object) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What the fleet refuses, and what has gone wrong in it.
 
 FleetError
-├── InvalidCallError         `complete` was called with an argument that is not what it should be
+├── InvalidCallError         a task was called with an argument that is not what it should be
 ├── PayloadTooLargeError     its arguments are larger than the fleet carries
 ├── RedisUnreachableError    there is no Redis to enqueue a task in
 ├── UnreadableMessageError   a message on the queue `dispatch` is none of ours
@@ -29,15 +29,16 @@ class FleetError(Exception):
 
 
 class InvalidCallError(FleetError, ValueError):
-    """`complete` was called with an argument that is not what it should be."""
+    """A task was called with an argument that is not what it should be."""
 
-    def __init__(self, argument: str, expected: str) -> None:
-        super().__init__(argument, expected)
+    def __init__(self, argument: str, expected: str, task: str = "complete") -> None:
+        super().__init__(argument, expected, task)
         self.argument = argument
         self.expected = expected
+        self.task = task
 
     def __str__(self) -> str:
-        return f"complete: {self.argument} must be {self.expected}"
+        return f"{self.task}: {self.argument} must be {self.expected}"
 
 
 class PayloadTooLargeError(FleetError, ValueError):
@@ -50,8 +51,8 @@ class PayloadTooLargeError(FleetError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"complete: the arguments take {self.size_bytes:,} bytes, the limit is {self.limit_bytes:,}; "
-            "shorten the prompt or raise FLEET_MAX_PAYLOAD_BYTES in the caller's environment"
+            f"the arguments of the call take {self.size_bytes:,} bytes, the limit is {self.limit_bytes:,}; "
+            "send less text at once or raise FLEET_MAX_PAYLOAD_BYTES in the caller's environment"
         )
 
 

@@ -86,7 +86,9 @@ def asked(task: TaskInFull) -> Iterator[Row]:
     yield "asked", ", ".join(f"{name} {value}" for name, value in named.items() if value)
     if task.needs:
         sizes = task.needs
-        yield "size", f"prompt about {sizes['prompt_tokens']} tokens, answer up to {sizes['max_tokens']}"
+        is_chat = sizes.get("kind", "chat") == "chat"
+        answer = f", answer up to {sizes['max_tokens']}" if is_chat else ""
+        yield "size", f"{'prompt' if is_chat else 'text'} about {sizes['prompt_tokens']} tokens{answer}"
     bounds = [f"{name} {task.needs[name]}" for name in BOUNDS if task.needs.get(name) is not None]
     bounds += [f"needs {capability}" for capability in task.needs.get("requires") or ()]
     if bounds:

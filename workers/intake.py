@@ -14,7 +14,7 @@ from config.errors import UnknownNameError
 from ledger import tasks
 from ledger.connect import Connection
 from ledger.tasks import HeldTask, NewTask, Placement, QueuedAttempt
-from workers.call import check_arguments
+from workers.calls import check
 from workers.errors import InvalidCallError, UnreadableMessageError
 from workers.failure import stored
 from workers.inbox import Batch, Inbox
@@ -100,7 +100,7 @@ class Intake:
             "envelope": message.envelope,
         }
         try:
-            call = check_arguments(self.catalog, message.args, message.kwargs)
+            call = check(message.task, self.catalog, message.args, message.kwargs)
         except (InvalidCallError, UnknownNameError) as error:
             nothing: Mapping[str, Any] = {
                 "profile": None,

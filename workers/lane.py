@@ -7,26 +7,28 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event, Lock
+from typing import TypeVar, cast
 
 import psycopg
 import structlog
 
 from config.catalog import Catalog
-from config.models import Model
+from config.models import Model, Provider
 from ledger import attempts, unfinished
 from ledger.attempts import Claim, Finish, Key
 from ledger.connect import Connection
 from routing.pace import average, places
 from workers.alive import LEASE_S, Alive
 from workers.batcher import Batcher
-from workers.engines import make_engine
-from workers.engines.base import Engine
+from workers.engines import make_embedder, make_engine
+from workers.engines.base import Embedder, Engine, Loaded
 from workers.errors import WorkerStoppedError
 from workers.failure import stored
 from workers.gate import Gate
 from workers.quota import QuotaSync
 from workers.reconnecting import Reconnecting
 from workers.stream_writer import StreamWriter
+from workers.vectors import Vectors
 
 BREAK_OFF_S = 5.0
 """How long an engine may take to stop once nobody wants its answer."""
@@ -41,6 +43,8 @@ Return = tuple[Key, bool]
 
 MOST_AHEAD = 64
 """Messages that a worker takes beyond its slots; what it has taken, no other worker can run."""
+
+Kind = TypeVar("Kind", bound=Loaded)
 
 log = structlog.get_logger()
 
@@ -60,7 +64,7 @@ class Lane:
     worker: str
     slots: Mapping[str, int]
     """Attempts it can run at once, by queue."""
-    engines: dict[str, Engine] = field(default_factory=dict[str, Engine])
+    engines: dict[str, Loaded] = field(default_factory=dict[str, Loaded])
     running: dict[Key, Event] = field(default_factory=dict[Key, Event])
     """What it runs; set: nobody wants the answer any more."""
     leaving: Event = field(default_factory=Event)
@@ -83,6 +87,7 @@ class Lane:
         self.claims_db = Reconnecting(self.database_url, "claims")
         self.ends_db = Reconnecting(self.database_url, "ends")
         self.returns_db = Reconnecting(self.database_url, "returns")
+        self.vectors = Vectors(self.database_url, self.closing)
         self.claims = Batcher(self.claim_all)
         self.ends = Batcher(self.finish_all)
         self.returns = Batcher(self.return_all)
@@ -131,16 +136,24 @@ class Lane:
                 log.info("handed_back", task=str(key[0]), attempt=key[1], begun=is_begun)
 
     def engine_for(self, model: Model) -> Engine:
-        """Load a model at its first use."""
+        """Load a chat model at its first use."""
+        return self.loaded(model, make_engine)
+
+    def embedder_for(self, model: Model) -> Embedder:
+        """Load an embedding model at its first use."""
+        return self.loaded(model, make_embedder)
+
+    def loaded(self, model: Model, make: Callable[[Model, int, Provider | None], Kind]) -> Kind:
+        """Load a model at its first use; a model is of one kind, so what is there is what `make` makes."""
         with self.loading:
             engine = self.engines.get(model.name)
             if engine is None or engine.is_closed:
                 began = time.monotonic()
-                self.engines[model.name] = make_engine(
+                self.engines[model.name] = engine = make(
                     model, self.slots.get(model.queue, 1), self.catalog.providers.get(model.provider or "")
                 )
                 log.info("loaded", model=model.name, took_s=round(time.monotonic() - began, 2))
-            return self.engines[model.name]
+            return cast("Kind", engine)
 
     def places(self, queue: str) -> int:
         """Count the messages that a queue may have here: one for each slot, and more if they are short."""
@@ -196,7 +209,7 @@ class Lane:
         self.alive.close()
         self.streams.close()
         self.quota.close()
-        for db in (self.claims_db, self.ends_db, self.returns_db):
+        for db in (self.claims_db, self.ends_db, self.returns_db, self.vectors):
             db.close()
         for engine in self.engines.values():
             engine.close()

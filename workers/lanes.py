@@ -17,6 +17,9 @@ from workers.catalog import catalog
 ENGINE_OF = {"cpu": "llama", "echo": "echo"}
 """The engine behind each kind of worker that runs models itself."""
 
+EMBEDDING_ENGINES = ("llama", "cloud", "echo")
+"""Those that make embeddings."""
+
 CLOUD_LANES = ("free", "paid", "local")
 """Workers that ask a provider, by the tier of its models; `local` is a server of yours."""
 
@@ -39,7 +42,7 @@ class LaneReport:
 
 def lane_of(model: Model) -> str | None:
     """Tell which kind of worker serves a model; None: this version has none."""
-    if model.kind != "chat":
+    if model.kind == "embedding" and model.engine not in EMBEDDING_ENGINES:
         return None
     if model.engine == "cloud":
         return model.tier

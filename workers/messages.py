@@ -20,7 +20,7 @@ PRIORITY_SEPARATOR = "\x06\x16"
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 
-TASKS = ("complete",)
+TASKS = ("complete", "embed", "similar")
 
 ATTEMPT_HEADER = "attempt"
 

@@ -41,7 +41,7 @@ NEUTRAL = HeldTask(
     accepted_at=datetime.min.replace(tzinfo=UTC),
     tried=[],
 )
-"""A task that any chat model could answer."""
+"""A task that any model of its kind could answer."""
 
 State = Literal["ready", "busy", "unfit", "retired"]
 
@@ -120,7 +120,8 @@ def state_of(
 def readiness(model: Model, catalog: Catalog, vitals: Vitals, now: datetime) -> tuple[State, str | None]:
     """Ask what a plan would say of a small task."""
     scheduler = Scheduler(catalog, vitals)
-    task = let_wait(scheduler, replace(NEUTRAL, model=model.name, accepted_at=now), now)
+    needs = {**NEUTRAL.needs, "kind": model.kind}
+    task = let_wait(scheduler, replace(NEUTRAL, model=model.name, needs=needs, accepted_at=now), now)
     objection = objection_to(model, task, catalog, vitals, now)
     if model.is_retired(now.date()):
         return "retired", objection.why if objection else None

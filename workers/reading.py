@@ -1,4 +1,4 @@
-"""The ledger, opened by a command that looks at it."""
+"""The ledger, opened by a command."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,10 +19,17 @@ def reading(settings: Settings, name: str) -> Generator[Connection]:
     Raises:
         NotThereError: it does not answer, or is not there in the form that this version knows.
     """
+    with writing(settings, name) as db:
+        db.isolation_level = IsolationLevel.REPEATABLE_READ
+        db.read_only = True
+        yield db
+
+
+@contextmanager
+def writing(settings: Settings, name: str) -> Generator[Connection]:
+    """Open the ledger; raises as `reading` does."""
     try:
         with connect(settings.database_url, name=name) as db:
-            db.isolation_level = IsolationLevel.REPEATABLE_READ
-            db.read_only = True
             yield db
     except psycopg.OperationalError as error:
         raise silent("Postgres", settings.database_url, error) from error

@@ -21,9 +21,11 @@ log = structlog.get_logger()
 class Reconnecting:
     """A connection that one thread at a time uses, opened again after it broke."""
 
-    def __init__(self, database_url: str, name: str) -> None:
+    def __init__(self, database_url: str, name: str, *, by_key: bool = True) -> None:
+        """Prepare; as `ledger.connect.connect` does."""
         self.database_url = database_url
         self.name = name
+        self.by_key = by_key
         self.db: Connection | None = None
 
     def get(self) -> Connection:
@@ -33,7 +35,7 @@ class Reconnecting:
             psycopg.OperationalError: no server answers.
         """
         if self.db is None or self.db.closed:
-            self.db = connect(self.database_url, name=self.name, by_key=True)
+            self.db = connect(self.database_url, name=self.name, by_key=self.by_key)
         return self.db
 
     def insist(self, call: Callable[[Connection, bool], Answer], give_up: Event) -> Answer:

@@ -184,15 +184,17 @@ class LedgerBackedRedis(RedisBackend):
         import psycopg  # noqa: PLC0415 - a caller whose results come soon never loads it
 
         from ledger.connect import connect  # noqa: PLC0415
+        from ledger.embeddings import computed  # noqa: PLC0415
         from ledger.tasks import fates  # noqa: PLC0415
 
         try:
             with connect(settings().database_url, name="results", by_key=True) as db:
                 found = fates(db, [key for key in map(uuid_of, task_ids) if key is not None])
+                metas = [meta_of(fate, partial(computed, db)) for fate in found]
         except psycopg.Error as error:
             logger.debug("the ledger cannot be reached: %s", type(error).__name__)
             return None
-        return [self.meta_from_decoded(meta_of(fate)) for fate in found]
+        return [self.meta_from_decoded(meta) for meta in metas]
 
 
 def uuid_of(task_id: str) -> UUID | None:
@@ -203,30 +205,23 @@ def uuid_of(task_id: str) -> UUID | None:
         return None
 
 
-def meta_of(fate: Any) -> dict[str, Any]:  # noqa: ANN401 - a Fate; its module loads psycopg
-    """Turn a task's fate into Celery's result meta, before exceptions are rebuilt."""
-    from workers.completion import completion  # noqa: PLC0415
-    from workers.errors import TextRemovedError  # noqa: PLC0415
-    from workers.failure import in_celery_form, stored  # noqa: PLC0415
+def meta_of(fate: Any, computed: Any) -> dict[str, Any]:  # noqa: ANN401 - a Fate; its module loads psycopg
+    """Turn a task's fate into Celery's result meta, before exceptions are rebuilt.
+
+    Args:
+        fate: of a task.
+        computed: reads vectors; see `workers.completion.Computed`.
+    """
+    from workers.failure import in_celery_form  # noqa: PLC0415
 
     meta: dict[str, Any] = {"task_id": str(fate.id), "result": None, "traceback": None, "children": []}
     if fate.state in ("succeeded", "failed") and (fate.is_text_removed or is_without_attempts(fate)):
-        return {
-            **meta,
-            "status": states.FAILURE,
-            "result": in_celery_form(stored(TextRemovedError(str(fate.id), fate.state))),
-            "date_done": fate.finished_at.isoformat(),
-        }
+        return text_removed(fate, meta)
     if fate.state == "succeeded" and fate.answer is None:
         # Its profile keeps no text, and the worker is about to store the result.
         return {**meta, "status": states.STARTED}
     if fate.state == "succeeded":
-        return {
-            **meta,
-            "status": states.SUCCESS,
-            "result": completion(fate),
-            "date_done": fate.finished_at.isoformat(),
-        }
+        return success(fate, computed, meta)
     if fate.state == "failed":
         return {
             **meta,
@@ -247,6 +242,35 @@ def meta_of(fate: Any) -> dict[str, Any]:  # noqa: ANN401 - a Fate; its module l
             "date_done": fate.finished_at.isoformat(),
         }
     return {**meta, "status": states.STARTED if fate.state == "running" else states.PENDING}
+
+
+def success(fate: Any, computed: Any, meta: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    """Give the response, as far as all that it is made of is still there."""
+    from workers.completion import response  # noqa: PLC0415
+
+    try:
+        result = response(fate, computed)
+    except KeyError:  # somebody has removed its vectors
+        return text_removed(fate, meta)
+    return {
+        **meta,
+        "status": states.SUCCESS,
+        "result": result,
+        "date_done": fate.finished_at.isoformat(),
+    }
+
+
+def text_removed(fate: Any, meta: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    """Say that what the result is made of is kept no more."""
+    from workers.errors import TextRemovedError  # noqa: PLC0415
+    from workers.failure import in_celery_form, stored  # noqa: PLC0415
+
+    return {
+        **meta,
+        "status": states.FAILURE,
+        "result": in_celery_form(stored(TextRemovedError(str(fate.id), fate.state))),
+        "date_done": fate.finished_at.isoformat(),
+    }
 
 
 def is_without_attempts(fate: Any) -> bool:  # noqa: ANN401

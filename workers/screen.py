@@ -100,14 +100,10 @@ def missing(catalog: Catalog, lanes: Sequence[LaneReport]) -> Iterator[Row]:
             others[group_of(model)].append(model)
     if "mlx" in others:
         yield names(others["mlx"]), f"{why_no_mlx()}; the MLX lane is not part of this version yet"
-    if "embedding" in others:
-        yield names(others["embedding"]), "embeddings are not part of this version yet"
 
 
 def group_of(model: Model) -> str:
     """Tell which reason a model shares with others for not being served."""
-    if model.kind == "embedding":
-        return "embedding"
     return model.provider or model.engine
 
 

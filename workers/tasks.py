@@ -1,4 +1,4 @@
-"""`complete`: what agents call, and what lane workers run."""
+"""`complete`, `embed` and `similar`: what agents call, and what lane workers run."""
 
 import secrets
 import time
@@ -15,7 +15,8 @@ from redis import RedisError
 
 from config.settings import settings, without_password
 from workers.app import DISPATCH_QUEUE, app
-from workers.call import Call, check_arguments, check_size
+from workers.arguments import check_size
+from workers.calls import AnyCall, check
 from workers.catalog import catalog
 from workers.errors import RedisUnreachableError
 
@@ -48,7 +49,7 @@ class CheckedTask(Task):
             if argument in kwargs:
                 options[option] = kwargs.pop(argument)
         check_size([args, kwargs], settings().max_payload_bytes)
-        call = check_arguments(catalog(), args, kwargs)
+        call = check(str(self.name), catalog(), args, kwargs)
         if key is not None:
             options["task_id"] = task_id_of(key)
         elif options.get("task_id") is None:
@@ -79,8 +80,8 @@ def task_id_of(idempotency_key: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"fleet:{idempotency_key}"))
 
 
-def shown_arguments(call: Call) -> dict[str, str]:
-    """Say what Flower shows of the arguments: profile and model, never the prompt."""
+def shown_arguments(call: AnyCall) -> dict[str, str]:
+    """Say what Flower shows of the arguments: profile and model, never the text."""
     shown = {"profile": call.profile, "focus": call.focus, "model": call.model, "agent": call.agent}
     return {"argsrepr": "()", "kwargsrepr": repr({key: value for key, value in shown.items() if value})}
 
@@ -150,3 +151,75 @@ def complete(
 
     request: Context = self.request
     return run_attempt(request)
+
+
+@app.task(name="embed", base=CheckedTask, bind=True, typing=False)
+def embed(
+    self: Task,
+    texts: str | Sequence[str],  # noqa: ARG001 - as above
+    *,
+    model: str | None = None,  # noqa: ARG001
+    input_type: str | None = None,  # noqa: ARG001
+    collection: str | None = None,  # noqa: ARG001
+    agent: str | None = None,  # noqa: ARG001
+    deadline: float | datetime | None = None,  # noqa: ARG001
+    priority: int | None = None,  # noqa: ARG001
+    metadata: Mapping[str, Any] | None = None,  # noqa: ARG001
+    idempotency_key: str | None = None,  # noqa: ARG001
+) -> dict[str, Any]:
+    """Turn texts into vectors; one that this model has read before is not computed again.
+
+    Args:
+        texts: a text or a list of them, 2048 at most. A completion, as a chain passes it on, means its text.
+        model: an embedding model of the catalog; None: `routing.embedding`.
+        input_type: what the texts are for: `query`, `document`, `classification` or `clustering`. The
+            model's prefix for it is put before each; None: none is, but `document` with a collection.
+        collection: where the texts are kept for `similar` to find them; made at its first use. A text that
+            is there already is not there twice.
+        agent, deadline, priority, metadata, idempotency_key: as in `complete`.
+
+    Returns:
+        OpenAI's response to a request for embeddings, with the key `fleet` as in `complete`: `data` has
+        one vector of length 1 for each text, in their order.
+
+    Raises:
+        NoModelError, ExpiredError, InvalidCallError, EngineError: in the caller, from `get()`.
+    """
+    from workers.attempt import run_attempt  # noqa: PLC0415 - as above
+
+    return run_attempt(self.request)
+
+
+@app.task(name="similar", base=CheckedTask, bind=True, typing=False)
+def similar(
+    self: Task,
+    text: str,  # noqa: ARG001 - as above
+    *,
+    collection: str,  # noqa: ARG001
+    k: int = 5,  # noqa: ARG001
+    model: str | None = None,  # noqa: ARG001
+    agent: str | None = None,  # noqa: ARG001
+    deadline: float | datetime | None = None,  # noqa: ARG001
+    priority: int | None = None,  # noqa: ARG001
+    metadata: Mapping[str, Any] | None = None,  # noqa: ARG001
+    idempotency_key: str | None = None,  # noqa: ARG001
+) -> dict[str, Any]:
+    """Find the texts of a collection that are nearest in meaning.
+
+    Args:
+        text: what is searched for; embedded as a query. A completion means its text.
+        collection: what `embed` was given.
+        k: how many, 1000 at most.
+        model: the one that the collection was made with; None: `routing.embedding`.
+        agent, deadline, priority, metadata, idempotency_key: as in `complete`.
+
+    Returns:
+        `data` has, best first, `text`, `score` (the cosine of the angle: 1 is the same) and `sha256` of the
+        text; `model`, `usage` and `fleet` are as in `embed`.
+
+    Raises:
+        NoModelError, ExpiredError, InvalidCallError, EngineError: in the caller, from `get()`.
+    """
+    from workers.attempt import run_attempt  # noqa: PLC0415 - as above
+
+    return run_attempt(self.request)

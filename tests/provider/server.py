@@ -39,6 +39,8 @@ class Call:
 
     @property
     def prompt(self) -> str:
+        if "input" in self.body:
+            return " ".join(self.body["input"])
         return str(self.body["messages"][-1].get("content") or "")
 
     @property
@@ -104,11 +106,30 @@ class Call:
 
     async def answer(self) -> None:
         """Answer as asked: the prompt's words, one to a chunk, then usage; or all of it in one piece."""
+        if "input" in self.body:
+            await self.embed()
+            return
         if not self.body.get("stream"):
             await self.in_one_piece()
             return
         await self.speak()
         await self.finish()
+
+    async def embed(self) -> None:
+        """Answer with the lengths of the first words of each text, the last text first."""
+        self.charge()
+        data = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": [len(word) for word in f"{text} a b".split()[:3]],
+            }
+            for index, text in enumerate(self.body["input"])
+        ]
+        usage = {"prompt_tokens": self.served.prompt_tokens, "total_tokens": self.served.prompt_tokens}
+        found = {"object": "list", "data": data[::-1], "model": self.served.model, "usage": usage}
+        self.served.is_whole = True
+        await self.refuse((200, {}, json.dumps(found).encode()))
 
     async def in_one_piece(self) -> None:
         """Answer without a stream."""
@@ -160,9 +181,8 @@ class Call:
     def charge(self) -> None:
         """Write tokens and dollars into the books."""
         served, provider = self.served, self.provider
-        served.prompt_tokens = sum(
-            len(str(message.get("content") or "").split()) for message in self.body["messages"]
-        )
+        texts = self.body.get("input") or [message.get("content") for message in self.body["messages"]]
+        served.prompt_tokens = sum(len(str(text or "").split()) for text in texts)
         served.cached_tokens = min(provider.cached_tokens, served.prompt_tokens)
         fresh = served.prompt_tokens - served.cached_tokens
         served.cost_usd = (
@@ -284,7 +304,7 @@ class Provider:
         asked: dict[str, Any] = json.loads(body) if body else {}
         served = Served(key=key, model=str(asked.get("model")), at=clock(), body=asked)
         call = Call(self, served, asked, writer)
-        if not path.endswith("/chat/completions"):
+        if not path.endswith(("/chat/completions", "/embeddings")):
             await self.tell_account(path, call)
             return
         self.books.begin(served)

@@ -1,7 +1,7 @@
 """Results that Redis never had, or lost while somebody waited."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,16 +30,6 @@ class Counting(LedgerBackedRedis):
     def metas_from_ledger(self, task_ids: Iterable[str]) -> list[dict[str, Any]] | None:
         self.asked += 1
         return super().metas_from_ledger(task_ids)
-
-
-@pytest.fixture
-def in_the_environment(redis_url: str, db_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Point this process's settings at the test's own ledger, as a caller's are."""
-    monkeypatch.setenv("FLEET_REDIS_URL", redis_url)
-    monkeypatch.setenv("FLEET_DATABASE_URL", db_url)
-    settings.cache_clear()
-    yield
-    settings.cache_clear()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import click
 
-from workers.cli import asking, ledger, looking, replaying, running, scheduling
+from workers.cli import asking, embedding, ledger, looking, replaying, running, scheduling
 from workers.cli.group import Fleet
 
 
@@ -15,6 +15,7 @@ def main() -> None:
     Start here:
       fleet up                                   run everything on this host
       fleet complete "Hello" --profile social    ask, wait, print the answer
+      fleet similar "cats" --collection posts    what was embedded and is nearest in meaning
       fleet status                               who is there, what waits
       fleet models                               which models are ready, and why the others are not
       fleet explain TASK                         why a task ran where it ran, or why it waits
@@ -27,6 +28,9 @@ def main() -> None:
 for command in (
     asking.complete_command,
     asking.cancel,
+    embedding.embed_command,
+    embedding.similar_command,
+    embedding.collections,
     looking.status,
     looking.ping,
     looking.explain,

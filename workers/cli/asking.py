@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -57,24 +58,52 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
 
     A prompt of `-` is read from standard input.
     """
-    from celery.exceptions import TimeoutError as NoAnswerYet  # noqa: PLC0415
-
     from workers.tasks import complete  # noqa: PLC0415
 
     if prompt == "-":
         prompt = sys.stdin.read()
-    arguments = {name: value for name, value in asked.items() if value not in (None, ())}
-    if "stop" in arguments:
-        arguments["stop"] = list(arguments["stop"])
-    task_id = None
+    asked["stop"] = list(asked["stop"]) or None
     is_watched = sys.stdout.isatty() and not as_json
+    args = () if prompt is None else (prompt,)
+    answer = answer_of(complete, args, asked, timeout, watch=show if is_watched else None)
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    if not is_watched:
+        click.echo(answer["choices"][0]["message"]["content"])
+    print_books(answer)
+
+
+def answer_of(
+    task: Any,  # noqa: ANN401 - a Celery task
+    args: tuple[Any, ...],
+    asked: Mapping[str, Any],
+    timeout: float,
+    watch: "Callable[[AsyncResult, float], None] | None" = None,
+) -> dict[str, Any]:
+    """Call a task and wait for its answer.
+
+    Args:
+        task: to call.
+        args: by position.
+        asked: by name; None: not given.
+        timeout: in seconds.
+        watch: shows the answer as it comes, up to a moment by the monotonic clock.
+
+    Raises:
+        ClickException: there is none, or none yet.
+    """
+    from celery.exceptions import TimeoutError as NoAnswerYet  # noqa: PLC0415
+
+    arguments = {name: value for name, value in asked.items() if value is not None}
+    task_id = None
     until = time.monotonic() + timeout
     try:
-        pending = complete.apply_async((prompt,) if prompt is not None else (), arguments)
+        pending = task.apply_async(args, arguments)
         task_id = pending.id
-        if is_watched:
-            show(pending, until)
-        answer: Any = pending.get(timeout=max(0.0, until - time.monotonic()))
+        if watch is not None:
+            watch(pending, until)
+        return pending.get(timeout=max(0.0, until - time.monotonic()))
     except NoAnswerYet as error:
         message = f"no answer after {timeout:g} s; the task goes on: see `fleet explain {task_id}`"
         raise click.ClickException(message) from error
@@ -82,11 +111,10 @@ def complete_command(prompt: str | None, timeout: float, *, as_json: bool, **ask
         raise
     except Exception as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from error
-    if as_json:
-        click.echo(json.dumps(answer, indent=2))
-        return
-    if not is_watched:
-        click.echo(answer["choices"][0]["message"]["content"])
+
+
+def print_books(answer: Mapping[str, Any]) -> None:
+    """Print what an answer took, beside it."""
     fleet = answer["fleet"]
     cost = "unknown" if fleet["cost_usd"] is None else f"${fleet['cost_usd']}"
     click.secho(

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from config.errors import ConfigError
+from ledger.errors import LedgerError
 from workers.errors import FleetError
 
 
@@ -19,5 +20,5 @@ class Fleet(click.Group):
         """
         try:
             return super().invoke(ctx)
-        except (FleetError, ConfigError) as error:
+        except (FleetError, ConfigError, LedgerError) as error:
             raise click.ClickException(str(error)) from error

@@ -8,11 +8,12 @@ import psycopg
 from psycopg.errors import InsufficientPrivilege, QueryCanceled, UndefinedColumn, UndefinedTable
 
 from config.settings import Settings, is_readable
-from ledger import accounts, health, recurring, usage
+from ledger import accounts, health, pgvector, recurring, usage
 from ledger.accounts import AccountRow
 from ledger.connect import Connection, connect
 from ledger.health import Clock, Lease
 from ledger.health import Server as ServerFacts
+from ledger.pgvector import Pgvector
 from ledger.usage import OpenTasks, WorkerLoad
 from workers.doctor.finding import Finding, error, note, ok, warning
 from workers.doctor.look import LIMIT_S, NOT_RUNNING, Silence
@@ -85,6 +86,7 @@ class PostgresFacts:
     schema: str | None
     """None: it has no ledger."""
     newest_schema: str
+    pgvector: Pgvector
     fleet: FleetFacts | Silence
 
 
@@ -102,6 +104,7 @@ def look(settings: Settings) -> PostgresFacts | Silence:
                 clock=health.clock(db),
                 schema=health.schema(db),
                 newest_schema=health.newest_schema(),
+                pgvector=pgvector.look(db),
                 fleet=look_at_fleet(db),
             )
     except psycopg.Error as fault:
@@ -153,6 +156,7 @@ def findings(settings: Settings, seen: PostgresFacts | Silence, *, is_up: bool) 
     yield of_latency(seen.clock)
     yield of_clock(seen.clock)
     yield of_version(seen.server)
+    yield of_pgvector(seen.pgvector)
     yield of_schema(seen)
     yield of_durability(settings, seen.server)
     yield of_connections(seen.server)
@@ -212,6 +216,14 @@ def of_version(server: ServerFacts) -> Finding:
             f"move to {MAINTAINED} or later",
         )
     return ok("postgres.version", f"version {server.major} is one that gets fixes")
+
+
+def of_pgvector(found: Pgvector) -> Finding:
+    check = "postgres.pgvector"
+    if found.fault is not None:
+        why, what_to_do = found.fault
+        return error(check, f"the ledger needs the extension pgvector, and {why}", what_to_do)
+    return ok(check, f"it has the extension pgvector {found.installed or found.available}")
 
 
 def of_schema(seen: PostgresFacts) -> Finding:

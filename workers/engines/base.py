@@ -1,4 +1,8 @@
-"""The shape that every engine has: a request goes in, tokens come out, a completion is returned."""
+"""The shapes that engines have.
+
+A chat model's gets a request, gives out tokens and returns a completion; an embedding model's turns texts
+into vectors.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,8 +56,22 @@ class Completion:
     logprobs: Mapping[str, Any] | None = None
 
 
-class Engine(Protocol):
-    """A library that runs one model; called from several threads, up to `slots` at once."""
+@dataclass(frozen=True)
+class Vectors:
+    """What one call of an embedding model gave."""
+
+    numbers: Sequence[Sequence[float]]
+    """A vector of length 1 for each text, in their order."""
+    tokens: Sequence[int]
+    """That the model read of each text."""
+    cost_usd: Decimal | None = None
+    """What the provider itself says that the call cost; None: it does not say."""
+    is_estimated: bool = False
+    """Whether the tokens are estimates, because nobody counted them."""
+
+
+class Loaded(Protocol):
+    """A model in the memory of this process, or a way to one; called from several threads."""
 
     slots: int
     """How many calls it runs at once; further ones wait."""
@@ -62,6 +80,30 @@ class Engine(Protocol):
     def is_closed(self) -> bool:
         """Whether it has ended, by `close` or by a fault of its own; it has to be loaded again."""
         ...
+
+    def close(self) -> None:
+        """Free the model; the engine is not called again."""
+        ...
+
+
+class Embedder(Loaded, Protocol):
+    """A library that runs one embedding model."""
+
+    def embed(self, texts: Sequence[str], *, cancelled: Callable[[], bool]) -> Vectors:
+        """Turn texts into vectors.
+
+        Args:
+            texts: at least one; with what the model wants to read before them.
+            cancelled: asked now and then; once true, the engine stops and raises.
+
+        Raises:
+            EngineError: there are no vectors; the subclass says why.
+        """
+        ...
+
+
+class Engine(Loaded, Protocol):
+    """A library that runs one chat model."""
 
     def generate(
         self,
@@ -79,8 +121,4 @@ class Engine(Protocol):
         Raises:
             EngineError: the model gave no answer; the subclass says why.
         """
-        ...
-
-    def close(self) -> None:
-        """Free the model; the engine is not called again."""
         ...

@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
@@ -94,15 +94,29 @@ class Wire:
             GarbledError: what came is no answer.
             TooLateError, CalledOffError: from the watch.
         """
+        yield from self._ask("/chat/completions", asked, watch, lambda body: events_in(lines(pieces(body))))
+
+    def document(self, path: str, asked: Mapping[str, Any], watch: Watch) -> Event:
+        """Ask for what comes in one piece; raises as `events` does."""
+        [found] = self._ask(path, asked, watch, lambda body: iter([parsed(rest_of(body))]))
+        return found
+
+    def _ask(
+        self,
+        path: str,
+        asked: Mapping[str, Any],
+        watch: Watch,
+        read: Callable[[HTTPResponse], Iterator[Event]],
+    ) -> Generator[Event]:
         connection = self._connection(watch)
         is_clean = False
         try:
-            response = send(connection, f"{self._base}/chat/completions", asked, self._headers, watch)
+            response = send(connection, f"{self._base}{path}", asked, self._headers, watch)
             if response.status >= 400:
                 body = rest_of(response)
                 is_clean = end(response)
                 raise RefusedError(response.status, dict(response.headers.items()), body)
-            yield from events_in(lines(pieces(response)))
+            yield from read(response)
             with suppress(TooLateError, GarbledError, OSError, HTTPException):  # the answer is whole
                 watch.whole()
                 is_clean = not rest_of(response) and end(response)

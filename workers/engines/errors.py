@@ -4,6 +4,8 @@ EngineError
 ├── ContextTooLongError    the prompt and max_tokens do not fit the model's context
 ├── ModelUnavailableError  the model's file is missing, broken or of an unknown kind
 ├── BadRequestError        the model can never answer this request
+│   ├── TextTooLongError    a text is longer than the embedding model reads
+│   ├── CollectionError     the collection is not there, or another model's
 │   ├── ContentRefusedError  its content policy refuses the request
 │   └── UnsupportedRequestError it lacks what the request asks for
 ├── CancelledError         the caller no longer wants the answer
@@ -88,6 +90,30 @@ class BadRequestError(EngineError):
 
     def __str__(self) -> str:
         return f"{self.model} refused the request: {self.why}"
+
+
+class TextTooLongError(BadRequestError):
+    """A text is longer than the embedding model reads; nothing of the task was embedded."""
+
+    def __init__(self, model: str, index: int, tokens: int, most_tokens: int) -> None:
+        what = f"texts[{index}] has {tokens} tokens, it reads {most_tokens} of a text at most"
+        super().__init__(model, what)
+        self.args = (model, index, tokens, most_tokens)
+        self.index = index
+        self.tokens = tokens
+        self.most_tokens = most_tokens
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; cut it into pieces"
+
+
+class CollectionError(BadRequestError):
+    """The collection is not there, or another model's."""
+
+    def __init__(self, model: str, collection: str, why: str) -> None:
+        super().__init__(model, f"the collection {collection!r} {why}")
+        self.args = (model, collection, why)
+        self.collection = collection
 
 
 class ContentRefusedError(BadRequestError):

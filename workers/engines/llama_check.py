@@ -14,7 +14,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,8 +30,13 @@ REFUSED = 3
 REBUILD = "run `make clean env` to build it for this machine"
 
 
-def check_decode(name: str, path: Path) -> None:
+def check_decode(name: str, path: Path, child: str = "workers.engines.llama_check") -> None:
     """Prove that a model runs here, unless that was proven before.
+
+    Args:
+        name: of the model.
+        path: of its file.
+        child: the module that is run for it.
 
     Raises:
         ModelUnavailableError: it does not run; says why and what to do.
@@ -41,7 +46,7 @@ def check_decode(name: str, path: Path) -> None:
     proof = settings().models / ".proven" / mark_of(path)
     if proof.exists():
         return
-    why = fault_of([sys.executable, "-m", "workers.engines.llama_check", name, str(path)], TIME_LIMIT_S)
+    why = fault_of([sys.executable, "-m", child, name, str(path)], TIME_LIMIT_S)
     if why is not None:
         raise ModelUnavailableError(name, why)
     proof.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +109,11 @@ def decode_once(name: str, path: Path) -> None:
     model.close()
 
 
-def main() -> None:
+def main(prove: Callable[[str, Path], None] = decode_once) -> None:
     """Run the proof; the exit status says how it went."""
     name, path = sys.argv[1:]
     try:
-        decode_once(name, Path(path))
+        prove(name, Path(path))
     except ModelUnavailableError as error:
         print(json.dumps(error.why))  # noqa: T201 - read by the parent
         sys.exit(REFUSED)

@@ -113,15 +113,7 @@ class LlamaModel:
 
     def tokenize(self, text: str, *, adds_bos: bool) -> list[int]:
         """Turn text into tokens; the names of special tokens in it become those tokens."""
-        raw = text.encode(errors="replace")
-        room = len(raw) + 8
-        tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self.vocabulary, raw, len(raw), tokens, room, adds_bos, True)
-        if count < 0:
-            raise BadRequestError(
-                self.name, f"its tokenizer makes more than {room} tokens of {len(raw)} bytes"
-            )
-        return tokens[:count]
+        return tokens_in(text, self.vocabulary, model=self.name, adds_special=adds_bos, reads_special=True)
 
     def piece(self, token: int) -> bytes:
         """Give a token's bytes; special tokens have none."""
@@ -179,6 +171,32 @@ class LlamaModel:
         room: Any = ctypes.create_string_buffer(LONGEST_VALUE_BYTES)
         length = llama_cpp.llama_model_meta_val_str(self.pointer, key.encode(), room, LONGEST_VALUE_BYTES)
         return room.value.decode(errors="replace") if length >= 0 else ""
+
+
+def tokens_in(
+    text: str,
+    vocabulary: Any,  # noqa: ANN401 - a bare pointer
+    *,
+    model: str,
+    adds_special: bool,
+    reads_special: bool,
+) -> list[int]:
+    """Turn text into tokens.
+
+    Args:
+        text: may hold what UTF-8 cannot.
+        vocabulary: the model's.
+        model: its name.
+        adds_special: whether the model's own first and last tokens are put around it.
+        reads_special: whether the names of special tokens in it become those tokens.
+    """
+    raw = text.encode(errors="replace")
+    room = len(raw) + 8
+    tokens = (llama_cpp.llama_token * room)()
+    count = llama_cpp.llama_tokenize(vocabulary, raw, len(raw), tokens, room, adds_special, reads_special)
+    if count < 0:
+        raise BadRequestError(model, f"its tokenizer makes more than {room} tokens of {len(raw)} bytes")
+    return tokens[:count]
 
 
 def load_weights(name: str, path: Path) -> Any:  # noqa: ANN401 - ctypes has no type for a bare pointer
