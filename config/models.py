@@ -173,16 +173,16 @@ Source: https://openrouter.ai/docs/api-reference/limits, checked 2026-11-23.
 class Prefixes(Entry):
     """What an embedding model reads before a text, by what the text is for; nothing where left out."""
 
-    query: str = ""
+    query: Text | None = None
     """What is searched for."""
-    document: str = ""
+    document: Text | None = None
     """What is to be found."""
-    classification: str = ""
-    clustering: str = ""
+    classification: Text | None = None
+    clustering: Text | None = None
 
     def of(self, input_type: InputType | None) -> str:
         """Give the prefix for texts of a type; None: they are read as they are."""
-        return getattr(self, input_type) if input_type else ""
+        return (input_type and getattr(self, input_type)) or ""
 
 
 class Provider(Entry):

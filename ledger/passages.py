@@ -54,10 +54,12 @@ ADD = """
 """
 
 NEAREST = SQL("""
-    SELECT text, 1 - ({vector} <=> %(query)s::halfvec) AS score, hash
-      FROM {name}
-     ORDER BY {vector} <=> %(query)s::halfvec
-     LIMIT %(k)s
+    SELECT *
+      FROM (SELECT text, 1 - ({vector} <=> %(query)s::halfvec) AS score, hash
+              FROM {name}
+             ORDER BY {vector} <=> %(query)s::halfvec
+             LIMIT %(k)s) AS nearest
+     ORDER BY score DESC -- the index gives them in this order only approximately
 """)
 
 LOOK_AT = "SELECT set_config('hnsw.ef_search', %(candidates)s, true)"

@@ -1,7 +1,7 @@
 """RUNS: the Celery app, the dispatcher, the engines.
 
-`from workers import complete, embed, similar, stream` is all that an agent needs. It costs what `import celery`
-costs: the tasks themselves, the catalog and Redis are reached for at the first call.
+`from workers import complete, embed, similar, stream` is all that an agent needs. It costs what `import
+celery` costs: the tasks themselves, the catalog and Redis are reached for at the first call.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
 """An attempt on a lane: claim -> run -> record, the same for every engine."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal

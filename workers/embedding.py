@@ -78,7 +78,7 @@ def checked_collection(lane: Lane, model: Model, name: str, *, is_searched: bool
     found = lane.vectors.find(name)
     if found is None and is_searched:
         raise CollectionError(
-            model.name, name, "is not there; `embed` makes it, `fleet collections` lists all"
+            model.name, name, "is not there; `embed` makes it, `fleet collections list` names all"
         )
     if found is not None and found.model != model.name:
         why = (

@@ -6,9 +6,10 @@ Redis holds results for a day and may lose them; Postgres is the truth.
 import logging
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,9 @@ ASK_S = 2.0
 
 MOST_AT_ONCE = 500
 """Results in one look."""
+
+OUR_ERRORS = ("config.errors", "routing.errors", "workers.engines.errors", "workers.errors")
+"""What a task may end with; a caller that enqueues needs none of them."""
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +170,12 @@ class LedgerBackedRedis(RedisBackend):
     def on_chord_part_return(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own
         """Count a part of a chord as done; Celery counts a part once, however often it is told."""
         self.ensure(partial(super().on_chord_part_return, **options), arguments)
+
+    def exception_to_python(self, exc: Any) -> Any:  # noqa: ANN401 - Celery's own
+        """Rebuild an error; Celery knows only the classes of modules that somebody has imported."""
+        if isinstance(exc, Mapping) and exc.get("exc_module") in OUR_ERRORS:
+            import_module(exc["exc_module"])
+        return super().exception_to_python(exc)
 
     def _set(self, key: str, value: str | bytes, expires: int | None = None) -> None:
         """Write a result and tell who waits, without MULTI: the one who is told has the value in hand."""

@@ -156,7 +156,7 @@ def complete(
 @app.task(name="embed", base=CheckedTask, bind=True, typing=False)
 def embed(
     self: Task,
-    texts: str | Sequence[str],  # noqa: ARG001 - as above
+    texts: str | Sequence[str] | None = None,  # noqa: ARG001 - as above; the message to a lane has none
     *,
     model: str | None = None,  # noqa: ARG001
     input_type: str | None = None,  # noqa: ARG001
@@ -193,9 +193,9 @@ def embed(
 @app.task(name="similar", base=CheckedTask, bind=True, typing=False)
 def similar(
     self: Task,
-    text: str,  # noqa: ARG001 - as above
+    text: str | None = None,  # noqa: ARG001 - as above
     *,
-    collection: str,  # noqa: ARG001
+    collection: str | None = None,  # noqa: ARG001
     k: int = 5,  # noqa: ARG001
     model: str | None = None,  # noqa: ARG001
     agent: str | None = None,  # noqa: ARG001
@@ -208,7 +208,7 @@ def similar(
 
     Args:
         text: what is searched for; embedded as a query. A completion means its text.
-        collection: what `embed` was given.
+        collection: what `embed` was given; there is no default.
         k: how many, 1000 at most.
         model: the one that the collection was made with; None: `routing.embedding`.
         agent, deadline, priority, metadata, idempotency_key: as in `complete`.

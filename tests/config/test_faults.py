@@ -45,8 +45,8 @@ def test_a_dozen_faults_are_reported_at_once(tmp_path: Path):
 
     known = (
         "description, tier, kind, engine, provider, upstream, extra_body, timeouts, sources, "
-        "context_tokens, max_output_tokens, dimensions, memory_gb, size_bytes, capabilities, prices, limits, "
-        "retired_on, successor"
+        "context_tokens, max_output_tokens, dimensions, prefixes, memory_gb, size_bytes, capabilities, "
+        "prices, limits, retired_on, successor"
     )
     assert faults_of(tmp_path) == (
         f"models.yaml:2: providers.openrouter.limits: {UNSOURCED}",

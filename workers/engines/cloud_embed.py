@@ -44,7 +44,7 @@ class CloudEmbedder:
         # Nothing comes before all is there.
         watch = Watch(self._total_s, self._total_s, self._total_s, cancelled)
         try:
-            found = self._wire.document("/embeddings", asked, watch)
+            found = self._wire.document("/embeddings", watch, asked)
         except CalledOffError:
             raise CancelledError(name) from None
         except RefusedError as refused:

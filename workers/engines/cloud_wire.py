@@ -96,15 +96,19 @@ class Wire:
         """
         yield from self._ask("/chat/completions", asked, watch, lambda body: events_in(lines(pieces(body))))
 
-    def document(self, path: str, asked: Mapping[str, Any], watch: Watch) -> Event:
-        """Ask for what comes in one piece; raises as `events` does."""
+    def document(self, path: str, watch: Watch, asked: Mapping[str, Any] | None = None) -> Event:
+        """Get a JSON document, or send one and get another.
+
+        Raises:
+            RefusedError, LostError, GarbledError, TooLateError, CalledOffError: as for `events`.
+        """
         [found] = self._ask(path, asked, watch, lambda body: iter([parsed(rest_of(body))]))
         return found
 
     def _ask(
         self,
         path: str,
-        asked: Mapping[str, Any],
+        asked: Mapping[str, Any] | None,
         watch: Watch,
         read: Callable[[HTTPResponse], Iterator[Event]],
     ) -> Generator[Event]:
@@ -127,24 +131,6 @@ class Wire:
                 self._mine.used_at = time.monotonic()
             else:
                 self._forget(connection)
-
-    def document(self, path: str, watch: Watch) -> Event:
-        """Get a JSON document.
-
-        Raises:
-            RefusedError, LostError, GarbledError, TooLateError, CalledOffError: as for `events`.
-        """
-        connection = self._connection(watch)
-        try:
-            response = send(connection, f"{self._base}{path}", None, self._headers, watch)
-            body = rest_of(response)
-        except (OSError, HTTPException) as fault:
-            raise LostError(in_words(fault), is_sent=True) from None
-        finally:
-            self._forget(connection)
-        if response.status >= 400:
-            raise RefusedError(response.status, dict(response.headers.items()), body)
-        return parsed(body)
 
     def close(self) -> None:
         """End all connections; nobody uses them any more."""
