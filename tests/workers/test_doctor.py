@@ -23,6 +23,7 @@ from ledger import health, leadership, workers
 from ledger.health import Clock, Lease
 from ledger.health import Server as ServerFacts
 from ledger.migrate import newest_version
+from ledger.pgvector import Pgvector
 from ledger.usage import OpenTasks, WorkerLoad
 from workers.doctor import catalog, fleet, host, look, models, postgres, report
 from workers.doctor.catalog import Reach
@@ -527,6 +528,20 @@ def test_a_server_that_is_not_fit_is_told_of(
 ):
     """Each of them works today and fails on another day."""
     assert judge(server).level == level
+
+
+@pytest.mark.parametrize(
+    ("found", "level"),
+    [
+        (Pgvector(available="0.8.1", installed="0.8.1"), "ok"),
+        (Pgvector(available="0.8.1", installed=None), "ok"),
+        (Pgvector(available="0.5.1", installed=None), "error"),
+        (Pgvector(available=None, installed=None), "error"),
+    ],
+)
+def test_a_postgres_without_pgvector_is_an_error(found: Pgvector, level: Level):
+    """The ledger cannot be made in it, and it is told before somebody tries."""
+    assert postgres.of_pgvector(found).level == level
 
 
 def test_a_pooler_that_drops_what_the_fleet_asks_for_is_an_error():
