@@ -13,7 +13,7 @@ from ledger.embeddings import NewVector, Vector, hash_of
 from ledger.passages import Collection, Passage
 from routing.price import cost_usd
 from workers.engines.base import Completion, Vectors
-from workers.engines.errors import CollectionError, TextTooLongError
+from workers.engines.errors import BadRequestError, CollectionError, TextTooLongError
 from workers.lane import Lane
 from workers.retention import NEVER, keep_text
 
@@ -100,13 +100,25 @@ def compute(
     hashes: Sequence[bytes],
     cancelled: Callable[[], bool],
 ) -> Vectors:
-    """Compute what nobody has computed before, and keep it."""
+    """Compute what nobody has computed before, and keep it.
+
+    Raises:
+        EngineError: there are no vectors, or they are not as long as the catalog says.
+    """
     try:
         made = lane.embedder_for(model).embed(list(missing.values()), cancelled=cancelled)
     except TextTooLongError as error:
         # The caller counts all of its texts, not those that were missing.
         index = hashes.index(list(missing)[error.index])
         raise TextTooLongError(error.model, index, error.tokens, error.most_tokens) from error
+    lengths = {len(vector) for vector in made.numbers} - {model.dimensions}
+    if lengths:
+        why = f"its vectors have {lengths.pop()} numbers, models.yaml says {model.dimensions}"
+        failure = BadRequestError(model.name, f"{why}; correct `dimensions`")
+        failure.used = Completion(
+            "", "stop", prompt_tokens=sum(made.tokens), completion_tokens=0, cost_usd=made.cost_usd
+        )
+        raise failure
     new = map(NewVector, missing, made.numbers, made.tokens)
     lane.vectors.keep(model.name, list(new))
     return made

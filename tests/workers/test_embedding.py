@@ -192,6 +192,17 @@ def test_a_text_that_is_too_long_is_named_by_its_place_in_the_call(scene: Scene,
     assert fate_of(db, scene.last).state == "failed"
 
 
+def test_vectors_of_another_length_than_the_catalogs_are_refused(scene: Scene, db: Connection, lane: Lane):
+    """Its provider charges for them all the same; in a collection they would break every search."""
+    lane.engines["other-vectors"] = EchoEmbedder("other-vectors", 95)
+
+    with pytest.raises(BadRequestError, match=r"have 95 numbers, models\.yaml says 96"):
+        scene.run("embed", POSTS, collection="posts", model="other-vectors")
+
+    assert used(db, scene.last) == (17, 0, 0, Decimal("0.017"), "failed")
+    assert passages.find(db, "posts") is None
+
+
 def test_without_kept_texts_a_collection_has_none(
     scene: Scene, db: Connection, monkeypatch: pytest.MonkeyPatch
 ):
