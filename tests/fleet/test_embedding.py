@@ -65,9 +65,10 @@ class TestInAnAgent:
 
     def test_an_answer_is_embedded_by_a_chain(self):
         """The text of a completion, not its JSON."""
-        both = chain(complete.s("an answer to embed", profile="social"), embed.s(collection="chained"))
+        both = chain(complete.s("an answer to embed", profile="social"), embed.s(collection="chained"))()
 
-        both.apply_async().get(timeout=WAIT_S)
+        assert both is not None
+        both.get(timeout=WAIT_S)
 
         found = similar.delay("an answer", collection="chained").get(timeout=WAIT_S)
         assert [each["text"] for each in found["data"]] == ["an answer to embed"]

@@ -41,7 +41,7 @@ def test_a_vector_comes_back_as_it_went_in(db: Connection):
 
     [found] = embeddings.computed(db, MODEL, [hash_of("x"), hash_of("y")]).values()
 
-    assert np.float32(found.numbers).tolist() == np.float32(vector).tolist()
+    assert np.asarray(found.numbers, np.float32).tolist() == vector.tolist()
     assert found.tokens == 7
 
 
