@@ -219,7 +219,10 @@ def test_a_dozen_faults_are_reported_at_once(tmp_path: Path):
                 (
                     "{cron: 0 0 * * *, timezone: Europe/Berlim, profile: social}",
                     ".timezone",
-                    "expected a time zone such as Europe/Berlin, got 'Europe/Berlim'; did you mean Europe/Berlin?",
+                    (
+                        "expected a time zone such as Europe/Berlin, got 'Europe/Berlim'; "
+                        "did you mean Europe/Berlin?"
+                    ),
                 ),
                 (
                     "{every: 1m, profile: social, deliver: {webhook: 'ftp://a'}}",
