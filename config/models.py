@@ -29,7 +29,7 @@ Tier = Literal["local", "free", "paid"]
 Kind = Literal["chat", "embedding"]
 EngineName = Literal["mlx", "llama", "cloud", "echo"]
 Quota = Literal["openrouter", "moonshot"]
-Capability = Literal["tools", "json_schema", "vision"]
+Capability = Literal["tools", "json_schema", "vision", "grammar", "logprobs", "logit_bias"]
 InputType = Literal["query", "document", "classification", "clustering"]
 
 TIERS: tuple[Tier, ...] = ("local", "free", "paid")
@@ -140,6 +140,10 @@ class Capabilities(Entry):
     tools: StrictBool = False
     json_schema: StrictBool = False
     vision: StrictBool = False
+    grammar: StrictBool = False
+    """An answer in llama.cpp's GBNF."""
+    logprobs: StrictBool = False
+    logit_bias: StrictBool = False
 
     def lacks(self, required: Sequence[Capability]) -> list[Capability]:
         """List those that are required and missing."""

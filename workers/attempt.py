@@ -37,6 +37,7 @@ from workers.failure import all_printable, stored
 from workers.lane import Lane, the_lane
 from workers.messages import ATTEMPT_HEADER
 from workers.retention import NEVER, keep_text
+from workers.sampling import engine_form
 from workers.stream_writer import Transcript
 
 log = structlog.get_logger()
@@ -250,6 +251,7 @@ def engine_request(model: Model, stored_request: Mapping[str, Any]) -> Request:
         response_format=stored_request.get("response_format"),
         tools=stored_request.get("tools"),
         tool_choice=stored_request.get("tool_choice"),
+        **engine_form(stored_request.get("sampling") or {}),
     )
 
 

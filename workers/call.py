@@ -1,7 +1,7 @@
 """The arguments of `complete`, checked: in the caller's process, and again when the task is accepted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeGuard
 
@@ -11,6 +11,7 @@ from config.profiles import Expect
 from routing.tokens import estimate_tokens, parts_of, script_of, wide_tokens
 from workers.arguments import check_names, checked_metadata
 from workers.errors import InvalidCallError
+from workers.sampling import checked_sampling, sampling_needs
 from workers.values import closest, kind, money, name, one_of, real, storable, whole
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -47,6 +48,8 @@ class Call:
     expect: Expect | None = None
     metadata: dict[str, Any] | None = None
     worker: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The rest of how tokens are chosen: only what the caller named."""
 
     @property
     def request(self) -> dict[str, Any]:
@@ -55,6 +58,7 @@ class Call:
             "response_format": self.response_format,
             "tools": self.tools,
             "tool_choice": self.tool_choice,
+            "sampling": dict(self.sampling) or None,
             "expect": self.expect.model_dump(mode="json", exclude_defaults=True) if self.expect else None,
         }
         return {
@@ -92,7 +96,10 @@ class Call:
                 part.get("type") == "image_url" for message in self.messages for part in parts_of(message)
             ),
         }
-        return [capability for capability, is_needed in needed.items() if is_needed]
+        return [
+            *(capability for capability, is_needed in needed.items() if is_needed),
+            *sampling_needs(self.sampling),
+        ]
 
 
 def check_call(
@@ -112,6 +119,15 @@ def check_call(
     patience: object = None,
     max_tier: object = None,
     max_cost_usd: object = None,
+    top_k: object = None,
+    min_p: object = None,
+    presence_penalty: object = None,
+    frequency_penalty: object = None,
+    repeat_penalty: object = None,
+    logit_bias: object = None,
+    logprobs: object = None,
+    top_logprobs: object = None,
+    grammar: object = None,
     response_format: object = None,
     tools: object = None,
     tool_choice: object = None,
@@ -162,6 +178,18 @@ def check_call(
         expect=expectation(expect, settings.expect if settings else None, form),
         metadata=checked_metadata(metadata),
         worker=name("worker", worker),
+        sampling=checked_sampling(
+            top_k=top_k,
+            min_p=min_p,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            repeat_penalty=repeat_penalty,
+            logit_bias=logit_bias,
+            logprobs=logprobs,
+            top_logprobs=top_logprobs,
+            grammar=grammar,
+            has_form=form is not None and form["type"] != "text",
+        ),
     )
 
 

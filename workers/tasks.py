@@ -106,6 +106,15 @@ def complete(
     priority: int | None = None,  # noqa: ARG001
     max_tier: str | None = None,  # noqa: ARG001
     max_cost_usd: str | float | None = None,  # noqa: ARG001
+    top_k: int | None = None,  # noqa: ARG001
+    min_p: float | None = None,  # noqa: ARG001
+    presence_penalty: float | None = None,  # noqa: ARG001
+    frequency_penalty: float | None = None,  # noqa: ARG001
+    repeat_penalty: float | None = None,  # noqa: ARG001
+    logit_bias: Mapping[str, float] | None = None,  # noqa: ARG001
+    logprobs: bool | None = None,  # noqa: ARG001
+    top_logprobs: int | None = None,  # noqa: ARG001
+    grammar: str | None = None,  # noqa: ARG001
     response_format: Mapping[str, Any] | None = None,  # noqa: ARG001
     tools: Sequence[Mapping[str, Any]] | None = None,  # noqa: ARG001
     tool_choice: str | Mapping[str, Any] | None = None,  # noqa: ARG001
@@ -132,7 +141,11 @@ def complete(
         max_tier: `local`, `free` or `paid`: dearer models are passed over.
         max_cost_usd: models whose longest answer could cost more are passed over; what the task has cost
             so far counts.
-        response_format, tools, tool_choice: as in OpenAI's API; only models that can do it are asked.
+        presence_penalty, frequency_penalty: as in OpenAI's API.
+        top_k, min_p, repeat_penalty: as in llama.cpp; providers are not told.
+        logit_bias, logprobs, top_logprobs, response_format, tools, tool_choice: as in OpenAI's API; only
+            models that can do it are asked.
+        grammar: what the answer must be, in llama.cpp's GBNF; only models that can do it are asked.
         expect: what the answer must be: `non_empty`, `min_length` (characters), `pattern` (a regular
             expression), `json_schema`. One that is not is rejected, and the next candidate is tried.
         metadata: a mapping that is kept with the task, for whoever reads the ledger.

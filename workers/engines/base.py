@@ -25,6 +25,17 @@ class Request:
     """Only so many of the likeliest tokens are chosen from; 0: all. llama.cpp's default."""
     min_p: float = 0.05
     """Nor those with less than this share of the likeliest one's chance. llama.cpp's default."""
+    presence_penalty: float = 0.0
+    """Taken off the logits of tokens that the answer has; `frequency_penalty`: each time they occur."""
+    frequency_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    """Divides the logits of the last tokens of prompt and answer; as in llama.cpp."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
+    """Added to the logits of single tokens; the numbers are the model's own."""
+    top_logprobs: int | None = None
+    """How many likeliest tokens to tell the chances of, beside the chosen one's; None: tell none."""
+    grammar: str | None = None
+    """What the answer must be, in llama.cpp's GBNF."""
     stop: Sequence[str] = ()
     seed: int | None = None
     """None: a new one each time. The same seed, model and host give the same text."""

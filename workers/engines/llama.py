@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from typing import Any
 from config.catalog import Model
 from workers.engines.answer import Answer
 from workers.engines.base import Completion, Request
-from workers.engines.errors import CancelledError, ContextTooLongError, ModelUnavailableError
+from workers.engines.errors import BadRequestError, CancelledError, ContextTooLongError, ModelUnavailableError
 from workers.engines.llama_check import check_decode
 from workers.engines.llama_context import LlamaContext
+from workers.engines.llama_grammar import Grammar, grammar_of
+from workers.engines.llama_logprobs import Logprobs
 from workers.engines.llama_model import LlamaModel
 from workers.engines.llama_prefix import Tokens
-from workers.engines.llama_sampler import Sampler
+from workers.engines.llama_sampler import NoTokenError, Row, Sampler
 from workers.engines.llama_schedule import Call, Run, Schedule
 from workers.model_files import Absence, locate
 
@@ -130,20 +133,31 @@ class LlamaEngine:
         """Answer a request. `on_token` and `cancelled` run in the engine's thread: they must be quick.
 
         Raises:
-            BadRequestError: the model's chat template refuses the conversation.
+            BadRequestError: the model's chat template refuses the conversation, or the grammar is none.
+            UnsupportedRequestError: the JSON schema cannot be made into a grammar.
             ContextTooLongError: it does not fit; found before any work is done.
             CancelledError: `cancelled` said so.
             ModelUnavailableError: the engine was closed, or llama.cpp failed.
         """
         asked_at = time.monotonic()
-        prompt, head = self._render(request)
-        sampler, answer = Sampler(request), Answer(request.stop)
-        call = Call(request, prompt, head, on_token, cancelled, sampler, answer, asked_at)
-        with self._changed:
-            self._check_open()
-            self._arrived.append(call)
-            self._changed.notify_all()
-        return call.done.result()
+        prompt, head, grammar = self._prepare(request)
+        with grammar or nullcontext():
+            call = Call(
+                request,
+                prompt,
+                head,
+                on_token,
+                cancelled,
+                Sampler(request, prompt, grammar),
+                Answer(request.stop),
+                asked_at,
+                None if request.top_logprobs is None else Logprobs(request.top_logprobs),
+            )
+            with self._changed:
+                self._check_open()
+                self._arrived.append(call)
+                self._changed.notify_all()
+            return call.done.result()
 
     def close(self) -> None:
         """Free the model; calls that still run fail."""
@@ -152,8 +166,8 @@ class LlamaEngine:
             self._changed.notify_all()
         self._thread.join()
 
-    def _render(self, request: Request) -> tuple[list[int], Tokens]:
-        """Turn a conversation into tokens; with those at its beginning that others share."""
+    def _prepare(self, request: Request) -> tuple[list[int], Tokens, Grammar | None]:
+        """Turn a conversation into tokens; with those at its beginning that others share, and its grammar."""
         with self._changed:
             self._check_open()
             self._rendering += 1
@@ -162,7 +176,8 @@ class LlamaEngine:
             needed = len(prompt) + request.max_tokens
             if needed > self.context_tokens:
                 raise ContextTooLongError(self.name, needed, self.context_tokens)
-            return prompt, self._loaded.model.shared_head(request.messages, prompt)
+            head = self._loaded.model.shared_head(request.messages, prompt)
+            return prompt, head, grammar_of(request, self._loaded.model)
         finally:
             with self._changed:
                 self._rendering -= 1
@@ -231,16 +246,17 @@ class LlamaEngine:
         schedule.finish_readings(readings)
         if answering:
             for run, logits in zip(answering, own.context.logits(len(answering)), strict=True):
-                self._answer(own, run, run.call.sampler.choose(logits))
+                self._answer(own, run, logits)
 
-    def _answer(self, own: Loaded, run: Run, token: int) -> None:
-        """Take the next token of an answer, and end the answer where it ends."""
+    def _answer(self, own: Loaded, run: Run, logits: Row) -> None:
+        """Choose the next token of an answer, and end the answer where it ends."""
         call = run.call
-        if run.first_token_s is None:
-            run.first_token_s = time.monotonic() - call.asked_at
         try:
+            token = choose(call, logits, own.model)
+            if run.first_token_s is None:
+                run.first_token_s = time.monotonic() - call.asked_at
             ending = take(run, token, own.model)
-        except Exception as error:  # noqa: BLE001 - `on_token` failed: its caller gets the error, nobody else
+        except Exception as error:  # noqa: BLE001 - grammar or `on_token`: its caller gets the error, nobody else
             call.done.set_exception(error)
             own.schedule.leave(run)
             return
@@ -255,6 +271,7 @@ class LlamaEngine:
                 completion_tokens=run.tokens,
                 cached_tokens=run.cached_tokens,
                 first_token_s=run.first_token_s,
+                logprobs=call.logprobs and call.logprobs.told(call.answer.text, own.model.piece),
             )
         )
 
@@ -274,6 +291,22 @@ class LlamaEngine:
         except Exception as error:  # noqa: BLE001 - the caller's own function failed: it is the caller's error
             call.done.set_exception(error)
         return True
+
+
+def choose(call: Call, logits: Row, model: LlamaModel) -> int:
+    """Choose a token, and note what is told of it; the end of an answer is no token of it.
+
+    Raises:
+        BadRequestError: the grammar leaves none to choose.
+    """
+    measured = call.logprobs.measure(logits) if call.logprobs else None
+    try:
+        token = call.sampler.choose(logits)
+    except NoTokenError as error:
+        raise BadRequestError(model.name, str(error)) from error
+    if call.logprobs and measured and token not in model.end_tokens:
+        call.logprobs.add(token, measured)
+    return token
 
 
 def take(run: Run, token: int, model: LlamaModel) -> str | None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from workers.engines.answer import Answer
 from workers.engines.base import Completion, Request
+from workers.engines.llama_logprobs import Logprobs
 from workers.engines.llama_prefix import Prefix, Prefixes, Tokens
 from workers.engines.llama_sampler import Sampler
 
@@ -41,6 +42,7 @@ class Call:
     sampler: Sampler
     answer: Answer
     asked_at: float
+    logprobs: Logprobs | None = None
     done: Future[Completion] = field(default_factory=Future[Completion])
 
 
