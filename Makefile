@@ -16,7 +16,7 @@ UV_VERSION := 0.13.9
 HOST := $(shell uname -sm)
 EXTRAS ?= $(if $(filter Darwin arm64,$(HOST)),host cpu cloud mlx,host cpu cloud)
 
-BENCHMARKS := pipeline history brain policy cloud
+BENCHMARKS := pipeline history brain policy cloud cpu_engine
 
 # What tests and checks need besides; an image leaves it out: make env DEV=
 DEV ?= --group dev
