@@ -25,7 +25,7 @@ from workers.engines.llama_logprobs import Logprobs
 from workers.engines.llama_model import LlamaModel
 from workers.engines.llama_prefix import Tokens
 from workers.engines.llama_sampler import NoTokenError, Row, Sampler
-from workers.engines.llama_schedule import Call, Run, Schedule
+from workers.engines.llama_schedule import Call, Reading, Run, Schedule
 from workers.model_files import Absence, locate
 
 KEPT_PREFIXES = 4
@@ -222,12 +222,15 @@ class LlamaEngine:
 
     def _step(self, own: Loaded) -> None:
         """Admit, read, choose: one token more for each answer."""
+        self._drop_cancelled(own.schedule)
+        own.schedule.admit()
+        for readings in own.schedule.next_batches(own.context.batch.capacity):
+            if not self._read(own, readings):
+                return
+
+    def _read(self, own: Loaded, readings: list[Reading]) -> bool:
+        """Let the model read a batch; false: it failed, and all that ran with it."""
         schedule, batch = own.schedule, own.context.batch
-        self._drop_cancelled(schedule)
-        schedule.admit()
-        readings = schedule.next_readings(batch.capacity)
-        if not readings:
-            return
         batch.clear()
         for each in readings:
             batch.add(
@@ -242,11 +245,12 @@ class LlamaEngine:
             own.context.forget_all()
             why = f"llama.cpp failed at a step of {batch.size} tokens with status {status}"
             fail(schedule.forget_all(), ModelUnavailableError(self.name, why))
-            return
+            return False
         schedule.finish_readings(readings)
         if answering:
             for run, logits in zip(answering, own.context.logits(len(answering)), strict=True):
                 self._answer(own, run, logits)
+        return True
 
     def _answer(self, own: Loaded, run: Run, logits: Row) -> None:
         """Choose the next token of an answer, and end the answer where it ends."""

@@ -1,6 +1,6 @@
 """Which calls run, and what the model reads in the next step. No llama.cpp here: only who is next."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -14,7 +14,8 @@ from workers.engines.llama_prefix import Prefix, Prefixes, Tokens
 from workers.engines.llama_sampler import Sampler
 
 READ_TOKENS = 64
-"""How much of prompts is read in one step while others answer: a long prompt must not stall them."""
+"""A prompt is read in pieces of so many tokens, and while others answer no more than that in one step: a
+long prompt must not stall them."""
 
 
 class Cache(Protocol):
@@ -120,23 +121,30 @@ class Schedule:
             self._start(call, prefix, cells)
         self.waiting.extendleft(reversed(passed))
 
-    def next_readings(self, most_tokens: int) -> list[Reading]:
+    def next_batches(self, most_tokens: int) -> list[list[Reading]]:
         """Choose what is read in the next step: first what answers need, then prompts, oldest first.
 
+        A matrix of one column is multiplied in another order than one of many, and rounds differently. So
+        that an answer is the same whatever runs beside it, a prompt is always cut in the same places, and
+        only readings of the same length share a batch: llama.cpp would cut the others to fit.
+
         Returns:
-            In the order of their sequences: a divided cache reads neighbours at once, others one by one.
+            Each in the order of sequences: a divided cache reads neighbours at once, others one by one.
         """
-        answering = [Reading(run, run.unread) for run in self.running if run.tokens]
-        left = most_tokens - len(answering)
-        if answering:
-            left = min(left, READ_TOKENS)
-        readings = list(answering)
-        prompts = [run for run in self.running if not run.tokens]
-        for reader in (*self._prefixes, *prompts):
-            if reader.unread and left > 0:
-                readings.append(Reading(reader, reader.unread[:left]))
-                left -= len(readings[-1].tokens)
-        return sorted(readings, key=lambda reading: reading.by.sequence)
+        batches: defaultdict[tuple[bool, int], list[Reading]] = defaultdict(list)
+        for run in self.running:
+            if run.tokens:
+                batches[False, 1].append(Reading(run, run.unread))
+        piece = min(READ_TOKENS, most_tokens)
+        left = piece if batches else most_tokens
+        for reader in (*self._prefixes, *(run for run in self.running if not run.tokens)):
+            tokens = reader.unread[:piece]
+            if len(tokens) > left:
+                break
+            if tokens:
+                batches[True, len(tokens)].append(Reading(reader, tokens))
+                left -= len(tokens)
+        return [sorted(batch, key=lambda reading: reading.by.sequence) for batch in batches.values()]
 
     def finish_readings(self, readings: list[Reading]) -> None:
         """Note what the model has read."""

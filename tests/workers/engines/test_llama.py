@@ -90,22 +90,17 @@ def test_max_tokens_cuts_the_answer(engine: LlamaEngine):
 
 
 def test_answers_made_at_once_are_those_made_one_by_one(engine: LlamaEngine):
-    """A mix-up of sequences would show as another answer's words.
-
-    Not all need to be the same to the last word: numbers added in another order round differently, and
-    a greedy choice between two equals may fall the other way. From there on the answer is another one.
-    """
+    """A mix-up of sequences would show; and whoever looks for the reason of an answer can get it again."""
+    lengths = (3, 50, 1, 20, 90, 2, 33, 7)
     requests = [
-        a_request(f"What is {number} plus {number}?", system=SYSTEM, max_tokens=16) for number in range(8)
+        a_request(f"What is {length} plus 1? {'Please. ' * length}", system=SYSTEM, max_tokens=16)
+        for length in lengths
     ]
     alone = [answer(engine, request).text for request in requests]
 
     together = [completion.text for completion in at_once(engine, requests)]
 
-    same = sum(one == other for one, other in zip(alone, together, strict=True))
-    assert same >= 6, f"{same} of {len(requests)} are the same"
-    for one, other in zip(alone, together, strict=True):
-        assert one[:4] == other[:4]
+    assert together == alone
 
 
 def test_a_shared_system_prompt_is_computed_once(engine: LlamaEngine):

@@ -3,6 +3,7 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jsonschema
 import pytest
@@ -46,7 +47,7 @@ def test_a_bias_for_a_token_that_the_model_does_not_have_changes_nothing(engine:
 @pytest.mark.parametrize(
     "penalty", [{"frequency_penalty": 2.0}, {"presence_penalty": 2.0}, {"repeat_penalty": 1.5}]
 )
-def test_a_penalty_makes_an_answer_repeat_itself_less(engine: LlamaEngine, penalty: dict[str, float]):
+def test_a_penalty_makes_an_answer_repeat_itself_less(engine: LlamaEngine, penalty: dict[str, Any]):
     """Small models fall into loops; this is what takes them out."""
     text = "List animals, one a line."
     plain, penalised = at_once(
@@ -95,7 +96,7 @@ def test_tokens_that_a_stop_string_takes_are_not_told(engine: LlamaEngine):
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": 1.2, "seed": 4}])
-def test_an_answer_in_a_schema_is_valid(engine: LlamaEngine, settings: dict[str, float]):
+def test_an_answer_in_a_schema_is_valid(engine: LlamaEngine, settings: dict[str, Any]):
     """Programs read it; a small model alone gets it wrong every few times."""
     texts = [
         completion.text

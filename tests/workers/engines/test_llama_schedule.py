@@ -1,5 +1,7 @@
 """Which calls run next, with a cache that only remembers what was done to it."""
 
+from itertools import chain
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,8 +48,10 @@ def a_call(head: tuple[int, ...] = (), more: int = 10, max_tokens: int = 5) -> C
 def step(schedule: Schedule, cache: RecordingCache, most_tokens: int = 512) -> list[Call]:
     """Do what the engine does in a step, without a model; the calls that were answered to their end."""
     schedule.admit()
-    readings = schedule.next_readings(most_tokens)
-    assert sum(len(reading.tokens) for reading in readings) <= most_tokens
+    batches = schedule.next_batches(most_tokens)
+    assert sum(len(reading.tokens) for reading in chain(*batches)) <= most_tokens + len(schedule.running)
+    assert all(len({len(reading.tokens) for reading in batch}) == 1 for batch in batches)
+    readings = list(chain(*batches))
     answering = [run for reading in readings if (run := reading.answers)]
     for reading in readings:
         assert cache.held.get(reading.by.sequence, 0) == reading.by.length
@@ -132,9 +136,9 @@ def test_a_long_prompt_does_not_hold_up_an_answer():
     schedule.waiting.append(a_call(more=400))
     schedule.admit()
 
-    readings = schedule.next_readings(512)
+    batches = schedule.next_batches(512)
 
-    assert [len(reading.tokens) for reading in readings] == [1, READ_TOKENS]
+    assert [[len(reading.tokens) for reading in batch] for batch in batches] == [[1], [READ_TOKENS]]
 
 
 def test_neighbours_are_read_together():
@@ -144,8 +148,9 @@ def test_neighbours_are_read_together():
     schedule.waiting.extend(a_call(max_tokens=number + 1) for number in range(6))
     while not schedule.is_idle:
         step(schedule, cache)
-        sequences = [reading.by.sequence for reading in schedule.next_readings(512)]
-        assert sequences == sorted(sequences)
+        for batch in schedule.next_batches(512):
+            sequences = [reading.by.sequence for reading in batch]
+            assert sequences == sorted(sequences)
 
 
 @pytest.mark.parametrize("cells", [None, 200])
