@@ -245,6 +245,8 @@ class Model(Entry):
     timeouts: Timeouts = Timeouts()
     sources: tuple[Source, ...] = ()
     """Where a local model comes from, tried in this order."""
+    chat_template: Text | None = None
+    """How a conversation is written for a GGUF, in Jinja; None: as the file says."""
     context_tokens: Count
     """Prompt and answer together; for a local model what a worker sets aside for each task."""
     max_output_tokens: Count | None = None

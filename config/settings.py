@@ -46,6 +46,10 @@ class Settings:
     """How long prompts and answers stay in the ledger, where a profile says nothing else; 0: never stored."""
     keep_attempts: timedelta | None
     """How long attempts stay in the ledger, in whole months; None: for ever."""
+    model_memory_bytes: int | None
+    """What the models of a worker may take together; None: what the host has."""
+    unload_after: timedelta
+    """A worker gives up a model that nobody used for so long; 0: never."""
     log_level: str
     flower_address: str
     """Where Flower listens; it asks for its password everywhere."""
@@ -106,6 +110,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         keep_attempts=kept(environ, "FLEET_KEEP_ATTEMPTS", at_least=A_MONTH)
         if environ.get("FLEET_KEEP_ATTEMPTS")
         else None,
+        model_memory_bytes=positive(environ, "FLEET_MODEL_MEMORY_MB", 1) * 1_000_000
+        if environ.get("FLEET_MODEL_MEMORY_MB")
+        else None,
+        unload_after=kept(environ, "FLEET_UNLOAD_AFTER", default="30m", at_least=NOTHING),
         log_level=level(environ),
         flower_address=environ.get("FLEET_FLOWER_ADDRESS") or "127.0.0.1",
         flower_port=positive(environ, "FLEET_FLOWER_PORT", DEFAULT_FLOWER_PORT),

@@ -47,7 +47,7 @@ CLAIM = """
       FROM claimed
      WHERE tasks.id = claimed.task_id
     RETURNING claimed.task_id, claimed.number, claimed.model, claimed.tier, tasks.profile, tasks.request,
-              tasks.accepted_at, claimed.claimed_at
+              tasks.accepted_at, claimed.claimed_at, tasks.deadline
 """
 
 SPENT = """
@@ -172,6 +172,7 @@ class Claim:
     request: dict[str, Any]
     accepted_at: datetime
     claimed_at: datetime
+    deadline: datetime | None = None
     spent_usd: Decimal | None = Decimal(0)
     """By earlier attempts of the task; None: the price of one of them is unknown."""
 

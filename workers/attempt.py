@@ -170,9 +170,9 @@ def break_off(lane: Lane, claim: Claim) -> None:
 
 def generate(lane: Lane, claim: Claim, model: Model, transcript: Transcript, called_off: Event) -> Done:
     """Let a chat model answer."""
-    answer = lane.engine_for(model).generate(
-        engine_request(model, claim.request), on_token=transcript.add, cancelled=called_off.is_set
-    )
+    request = replace(engine_request(model, claim.request), deadline=claim.deadline)
+    with lane.engine_for(model, called_off.is_set) as engine:
+        answer = engine.generate(request, on_token=transcript.add, cancelled=called_off.is_set)
     return Done(answer, openai_choice(answer))
 
 

@@ -106,7 +106,8 @@ def compute(
         EngineError: there are no vectors, or they are not as long as the catalog says.
     """
     try:
-        made = lane.embedder_for(model).embed(list(missing.values()), cancelled=cancelled)
+        with lane.embedder_for(model, cancelled) as embedder:
+            made = embedder.embed(list(missing.values()), cancelled=cancelled)
     except TextTooLongError as error:
         # The caller counts all of its texts, not those that were missing.
         index = hashes.index(list(missing)[error.index])

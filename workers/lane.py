@@ -2,18 +2,19 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event, Lock
-from typing import TypeVar, cast
+from typing import cast
 
 import psycopg
 import structlog
 
 from config.catalog import Catalog
-from config.models import Model, Provider
+from config.models import Model
+from config.settings import settings
 from ledger import attempts, unfinished
 from ledger.attempts import Claim, Finish, Key
 from ledger.connect import Connection
@@ -25,8 +26,10 @@ from workers.engines.base import Embedder, Engine, Loaded
 from workers.errors import WorkerStoppedError
 from workers.failure import stored
 from workers.gate import Gate
+from workers.model_files import free_bytes, needed_bytes, room_bytes
 from workers.quota import QuotaSync
 from workers.reconnecting import Reconnecting
+from workers.residents import Residents
 from workers.stream_writer import StreamWriter
 from workers.vectors import Vectors
 
@@ -44,7 +47,6 @@ Return = tuple[Key, bool]
 MOST_AHEAD = 64
 """Messages that a worker takes beyond its slots; what it has taken, no other worker can run."""
 
-Kind = TypeVar("Kind", bound=Loaded)
 
 log = structlog.get_logger()
 
@@ -71,7 +73,6 @@ class Lane:
     """Set: it begins nothing any more."""
     closing: Event = field(default_factory=Event)
     """Set: it waits for nobody any more."""
-    loading: Lock = field(default_factory=Lock)
     on_room: Callable[[], None] = nothing
     """Called when an attempt has ended."""
     is_hurried: bool = False
@@ -93,6 +94,14 @@ class Lane:
         self.returns = Batcher(self.return_all)
         self.streams = StreamWriter(self.redis_url)
         self.quota = QuotaSync(self.database_url, self.catalog, self.worker, self.slots)
+        self.residents = Residents(
+            self.engines,
+            self.make,
+            needed_bytes,
+            free_bytes,
+            budget_bytes=room_bytes(),  # a file that is mapped still counts as free to the system
+            idle_s=settings().unload_after.total_seconds() or None,
+        )
         self.alive = Alive(self.database_url, self.worker, self.slots, self.running)
 
     def claim_all(self, keys: Sequence[Key]) -> list[Claim | None]:
@@ -135,25 +144,23 @@ class Lane:
             if self.returns((key, is_begun)):
                 log.info("handed_back", task=str(key[0]), attempt=key[1], begun=is_begun)
 
-    def engine_for(self, model: Model) -> Engine:
-        """Load a chat model at its first use."""
-        return self.loaded(model, make_engine)
+    def make(self, model: Model) -> Loaded:
+        """Load a model."""
+        make = make_embedder if model.kind == "embedding" else make_engine
+        provider = self.catalog.providers.get(model.provider or "")
+        return make(model, self.slots.get(model.queue, 1), provider)
 
-    def embedder_for(self, model: Model) -> Embedder:
-        """Load an embedding model at its first use."""
-        return self.loaded(model, make_embedder)
+    @contextmanager
+    def engine_for(self, model: Model, is_given_up: Callable[[], bool]) -> Generator[Engine]:
+        """Hold a chat model in memory for a call; see `Residents.use`."""
+        with self.residents.use(model, is_given_up) as loaded:
+            yield cast("Engine", loaded)
 
-    def loaded(self, model: Model, make: Callable[[Model, int, Provider | None], Kind]) -> Kind:
-        """Load a model at its first use; a model is of one kind, so what is there is what `make` makes."""
-        with self.loading:
-            engine = self.engines.get(model.name)
-            if engine is None or engine.is_closed:
-                began = time.monotonic()
-                self.engines[model.name] = engine = make(
-                    model, self.slots.get(model.queue, 1), self.catalog.providers.get(model.provider or "")
-                )
-                log.info("loaded", model=model.name, took_s=round(time.monotonic() - began, 2))
-            return cast("Kind", engine)
+    @contextmanager
+    def embedder_for(self, model: Model, is_given_up: Callable[[], bool]) -> Generator[Embedder]:
+        """Hold an embedding model in memory for a call; see `Residents.use`."""
+        with self.residents.use(model, is_given_up) as loaded:
+            yield cast("Embedder", loaded)
 
     def places(self, queue: str) -> int:
         """Count the messages that a queue may have here: one for each slot, and more if they are short."""
@@ -211,9 +218,7 @@ class Lane:
         self.quota.close()
         for db in (self.claims_db, self.ends_db, self.returns_db, self.vectors):
             db.close()
-        for engine in self.engines.values():
-            engine.close()
-        self.engines.clear()
+        self.residents.close()
 
 
 def wait_until(is_so: Callable[[], bool], limit_s: float) -> None:

@@ -13,6 +13,7 @@ from config.catalog import Catalog
 from config.models import Model
 from config.settings import has_key
 from workers.catalog import catalog
+from workers.engines.errors import ModelUnavailableError
 
 ENGINE_OF = {"cpu": "llama", "echo": "echo"}
 """The engine behind each kind of worker that runs models itself."""
@@ -77,6 +78,28 @@ def why_absent(model: Model, using: Catalog, has_key: Callable[[str], bool]) -> 
     return absence_of(model)
 
 
+def proven_models(models: Sequence[Model]) -> tuple[list[Model], list[tuple[str, str]]]:
+    """Try out each model that llama.cpp runs, where that was not done yet; the others need no proof.
+
+    Returns:
+        Those that run, and for the others (model, why not, and what to do).
+    """
+    running: list[Model] = []
+    refused: list[tuple[str, str]] = []
+    for model in models:
+        if model.engine == "llama" and model.kind == "chat":
+            from workers.engines.llama_check import prove_model  # noqa: PLC0415 - only these workers need it
+
+            try:
+                prove_model(model)
+            except ModelUnavailableError as error:
+                click.echo(f"not served: {error}", err=True)
+                refused.append((model.name, error.why))
+                continue
+        running.append(model)
+    return running, refused
+
+
 def run_worker(lane: str, *, slots: int | None, only: Sequence[str]) -> None:
     """Run a Celery worker on the queues of the models that this host can serve, until it is told to stop.
 
@@ -87,9 +110,10 @@ def run_worker(lane: str, *, slots: int | None, only: Sequence[str]) -> None:
         message = "the models of a provider share its queue; leave out --model"
         raise click.ClickException(message)
     found = report(lane, catalog())
-    models = [model for model in found.models if not only or model.name in only]
+    named = [model for model in found.models if not only or model.name in only]
+    models, refused = proven_models(named)
     if not models:
-        missing = "\n  ".join(f"{name}: {why}" for name, why in found.missing)
+        missing = "\n  ".join(f"{name}: {why}" for name, why in (*found.missing, *refused))
         message = f"no model to serve on this host\n  {missing}"
         raise click.ClickException(message)
 

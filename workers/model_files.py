@@ -6,6 +6,8 @@ from pathlib import Path
 import psutil
 
 from config.models import HuggingFaceSource, Model, PypiSource, Source
+from config.settings import settings
+from workers.engines.llama_check import proven
 from workers.errors import ModelFileError
 from workers.model_fetch import Progress, fetch
 from workers.model_sources import find, name_of
@@ -73,7 +75,7 @@ def absence_of(model: Model) -> str | None:
     found = locate(model)
     if isinstance(found, Absence):
         return str(found)
-    memory = fits(found.size_bytes)
+    memory = MemoryFit(needed_bytes(model), room_bytes())
     if memory.is_enough:
         return None
     return (
@@ -83,9 +85,28 @@ def absence_of(model: Model) -> str | None:
 
 
 def fits(size_bytes: int) -> MemoryFit:
-    """Compare what a model file of a size takes, with a margin, with the memory that is free now."""
-    needed = int(size_bytes * WEIGHTS_MARGIN) + CONTEXT_BYTES
-    return MemoryFit(needed, psutil.virtual_memory().available)
+    """Compare what a model file of a size takes, with a margin, with the memory that models may take now."""
+    return MemoryFit(int(size_bytes * WEIGHTS_MARGIN) + CONTEXT_BYTES, room_bytes())
+
+
+def needed_bytes(model: Model) -> int:
+    """Say what a model takes in memory, at least: as measured here, else by its size; 0: it has no file."""
+    found = locate(model)
+    if isinstance(found, Absence):
+        return 0
+    proof = proven(found.path) if model.engine == "llama" else None
+    return proof.weights_bytes + CONTEXT_BYTES if proof else fits(found.size_bytes).needed_bytes
+
+
+def free_bytes() -> int:
+    """Measure the memory that is free now."""
+    return psutil.virtual_memory().available
+
+
+def room_bytes() -> int:
+    """Measure what models may take: what is free, and no more than the settings allow."""
+    budget = settings().model_memory_bytes
+    return free_bytes() if budget is None else min(free_bytes(), budget)
 
 
 def pull(model: Model, progress: Progress) -> ModelFile:

@@ -136,7 +136,7 @@ def complete(
         temperature, max_tokens, top_p, stop, seed: as in OpenAI's API, before the profile's own.
         patience: seconds to wait for a cheaper model that is busy, before the profile's own.
         deadline: seconds from now, or a time; past it the task fails with ExpiredError and costs nothing.
-            Celery's `expires` is the same.
+            Celery's `expires` is the same. A model on the processor is broken off then: DeadlineError.
         priority: 0 goes first (the default), 9 last.
         max_tier: `local`, `free` or `paid`: dearer models are passed over.
         max_cost_usd: models whose longest answer could cost more are passed over; what the task has cost

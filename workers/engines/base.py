@@ -6,6 +6,7 @@ into vectors.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -43,6 +44,8 @@ class Request:
     """OpenAI's; only models that the catalog says can do it are given one. So with tools."""
     tools: Sequence[Mapping[str, Any]] | None = None
     tool_choice: str | Mapping[str, Any] | None = None
+    deadline: datetime | None = None
+    """Aware; past it nobody wants the answer any more."""
 
 
 @dataclass(frozen=True)

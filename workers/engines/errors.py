@@ -9,6 +9,7 @@ EngineError
 │   ├── ContentRefusedError  its content policy refuses the request
 │   └── UnsupportedRequestError it lacks what the request asks for
 ├── CancelledError         the caller no longer wants the answer
+├── DeadlineError          the task's deadline passed before the answer was whole
 ├── AnswerRejectedError    there is an answer, but not what the task expects
 └── ProviderError          the provider did not answer
     ├── RateLimitedError     too many requests just now
@@ -137,6 +138,22 @@ class CancelledError(EngineError):
 
     def __str__(self) -> str:
         return f"the call of {self.model} was cancelled"
+
+
+class DeadlineError(EngineError):
+    """The task's deadline passed before the answer was whole."""
+
+    again = "nobody"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return (
+            f"the deadline passed before the answer of {self.model} was whole; give the task a later one, or "
+            "lower max_tokens"
+        )
 
 
 class AnswerRejectedError(EngineError):

@@ -11,14 +11,21 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from config.catalog import Model
 from workers.engines.answer import Answer
 from workers.engines.base import Completion, Request
-from workers.engines.errors import BadRequestError, CancelledError, ContextTooLongError, ModelUnavailableError
-from workers.engines.llama_check import check_decode
+from workers.engines.errors import (
+    BadRequestError,
+    CancelledError,
+    ContextTooLongError,
+    DeadlineError,
+    ModelUnavailableError,
+)
+from workers.engines.llama_check import no_template, prove_model
 from workers.engines.llama_context import LlamaContext
 from workers.engines.llama_grammar import Grammar, grammar_of
 from workers.engines.llama_logprobs import Logprobs
@@ -26,7 +33,7 @@ from workers.engines.llama_model import LlamaModel
 from workers.engines.llama_prefix import Tokens
 from workers.engines.llama_sampler import NoTokenError, Row, Sampler
 from workers.engines.llama_schedule import Call, Reading, Run, Schedule
-from workers.model_files import Absence, locate
+from workers.engines.llama_tuning import USUAL, Tuning
 
 KEPT_PREFIXES = 4
 """System prompts kept computed; where the cache is divided, each takes the room of a whole context."""
@@ -39,11 +46,15 @@ def load(model: Model, *, slots: int) -> "LlamaEngine":
         ModelUnavailableError: it is not here, broken, of an unknown kind or too large for the memory,
             or this build of llama.cpp cannot run it.
     """
-    found = locate(model)
-    if isinstance(found, Absence):
-        raise ModelUnavailableError(model.name, str(found))
-    check_decode(model.name, found.path)
-    return LlamaEngine(model.name, found.path, context_tokens=model.context_tokens, slots=slots)
+    proof = prove_model(model)
+    return LlamaEngine(
+        model.name,
+        Path(proof.path),
+        context_tokens=model.context_tokens,
+        slots=slots,
+        tuning=proof.tuning,
+        chat_template=model.chat_template,
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,8 @@ class LlamaEngine:
         prefixes: int = KEPT_PREFIXES,
         threads: int | None = None,
         kv_budget_bytes: int | None = None,
+        tuning: Tuning = USUAL,
+        chat_template: str | None = None,
     ) -> None:
         """Load a model.
 
@@ -76,6 +89,8 @@ class LlamaEngine:
             prefixes: how many shared beginnings are kept computed.
             threads: the most that one step may use; None: one for each core.
             kv_budget_bytes: memory for the key-value cache; None: half of what is free.
+            tuning: what is the fastest on this processor.
+            chat_template: in Jinja; None: the file's own.
 
         Raises:
             ModelUnavailableError: the file is missing, broken or of an unknown kind, or there is no
@@ -91,14 +106,16 @@ class LlamaEngine:
         loaded: Future[Loaded] = Future()
 
         def make() -> Loaded:
-            model = LlamaModel(name, path)
+            model = LlamaModel(name, path, chat_template)
             try:
+                check_template(model, path)
                 context = LlamaContext(
                     model,
                     context_tokens=min(context_tokens, model.trained_context_tokens),
                     sequences=slots + prefixes,
                     threads=threads,
                     budget_bytes=kv_budget_bytes,
+                    tuning=tuning,
                 )
             except BaseException:
                 model.close()
@@ -137,6 +154,7 @@ class LlamaEngine:
             UnsupportedRequestError: the JSON schema cannot be made into a grammar.
             ContextTooLongError: it does not fit; found before any work is done.
             CancelledError: `cancelled` said so.
+            DeadlineError: the request's deadline passed.
             ModelUnavailableError: the engine was closed, or llama.cpp failed.
         """
         asked_at = time.monotonic()
@@ -280,21 +298,32 @@ class LlamaEngine:
         )
 
     def _drop_cancelled(self, schedule: Schedule) -> None:
+        now = datetime.now(UTC)
         for run in tuple(schedule.running):
-            if self._end_if_cancelled(run.call):
+            if self._end_if_cancelled(run.call, now):
                 schedule.leave(run)
         for call in tuple(schedule.waiting):
-            if self._end_if_cancelled(call):
+            if self._end_if_cancelled(call, now):
                 schedule.waiting.remove(call)
 
-    def _end_if_cancelled(self, call: Call) -> bool:
+    def _end_if_cancelled(self, call: Call, now: datetime) -> bool:
+        deadline = call.request.deadline
         try:
-            if not call.cancelled():
+            if call.cancelled():
+                call.done.set_exception(CancelledError(self.name))
+            elif deadline is not None and deadline <= now:
+                call.done.set_exception(DeadlineError(self.name))
+            else:
                 return False
-            call.done.set_exception(CancelledError(self.name))
         except Exception as error:  # noqa: BLE001 - the caller's own function failed: it is the caller's error
             call.done.set_exception(error)
         return True
+
+
+def check_template(model: LlamaModel, path: Path) -> None:
+    """Refuse a model that no conversation can be written for."""
+    if not model.has_template:
+        raise no_template(model.name, path)
 
 
 def choose(call: Call, logits: Row, model: LlamaModel) -> int:

@@ -17,6 +17,7 @@ from workers.engines.errors import ModelUnavailableError
 from workers.engines.llama_batch import Batch
 from workers.engines.llama_model import LlamaModel
 from workers.engines.llama_threads import ThreadCount
+from workers.engines.llama_tuning import USUAL, KvType, Tuning
 
 BATCH_TOKENS = 512
 """Tokens in one step; more gain nothing on a processor and make a step long."""
@@ -28,6 +29,9 @@ WHOLE_SEQUENCE = -1
 """llama.cpp's word for all positions."""
 
 GB = 1_000_000_000
+
+GGML_TYPES: dict[KvType, int] = {"f16": 1, "bf16": 30}
+"""ggml's numbers of the types that a cache may hold."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,14 @@ class Layout:
 
 
 def choose_layout(
-    *, context_tokens: int, sequences: int, bytes_per_token: int, budget_bytes: int
+    *,
+    context_tokens: int,
+    sequences: int,
+    bytes_per_token: int,
+    budget_bytes: int,
+    prefers_shared: bool = False,
 ) -> Layout | None:
-    """Divide the cache where there is memory to do so, else share it.
+    """Divide the cache where there is memory to do so and sharing is not faster, else share it.
 
     Divided, each answer is computed as if it were alone, and comes out the same whatever runs beside it
     (measured: 32 of 32 greedy answers equal to serial ones, against 28 where it was shared). Shared, it
@@ -55,7 +64,7 @@ def choose_layout(
     wanted = context_tokens * sequences
     affordable = budget_bytes // max(bytes_per_token, 1)
     if wanted <= affordable:
-        return Layout(is_shared=False, cells=wanted)
+        return Layout(is_shared=prefers_shared, cells=wanted)
     return Layout(is_shared=True, cells=affordable) if affordable >= context_tokens else None
 
 
@@ -70,6 +79,7 @@ class LlamaContext:
         sequences: int,
         threads: int | None = None,
         budget_bytes: int | None = None,
+        tuning: Tuning = USUAL,
     ) -> None:
         """Make room for a number of sequences.
 
@@ -83,6 +93,7 @@ class LlamaContext:
             sequences=sequences,
             bytes_per_token=model.kv_bytes_per_token,
             budget_bytes=budget_bytes,
+            prefers_shared=tuning.is_shared,
         )
         if layout is None:
             raise no_room(model, context_tokens)
@@ -91,7 +102,7 @@ class LlamaContext:
         """Tokens that all sequences hold together; None: each has room for a whole context."""
         threads = threads or physical_cores()
         self._threads = ThreadCount(threads)
-        self._pointer: Any = make_context(model, layout, sequences, threads)
+        self._pointer: Any = make_context(model, layout, sequences, threads, tuning)
         self._memory: Any = llama_cpp.llama_get_memory(self._pointer)
         self.batch = Batch(BATCH_TOKENS)
         self._vocabulary_size = model.vocabulary_size
@@ -131,11 +142,8 @@ class LlamaContext:
         llama_cpp.llama_free(self._pointer)
 
 
-def make_context(model: LlamaModel, layout: Layout, sequences: int, threads: int) -> Any:  # noqa: ANN401 - a bare pointer
+def make_context(model: LlamaModel, layout: Layout, sequences: int, threads: int, tuning: Tuning) -> Any:  # noqa: ANN401 - a bare pointer
     """Make llama.cpp's context.
-
-    Flash attention is off and the cache holds 16-bit floats, which was never the slowest where it was
-    measured; what is the fastest depends on the processor.
 
     Raises:
         ModelUnavailableError: llama.cpp could not make it, usually for want of memory.
@@ -146,7 +154,12 @@ def make_context(model: LlamaModel, layout: Layout, sequences: int, threads: int
     params.n_seq_max = sequences
     params.n_outputs_max = sequences  # rows of logits; the default is one for each token of a batch
     params.n_threads = params.n_threads_batch = threads
-    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.flash_attn_type = (
+        llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        if tuning.flash_attention
+        else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
+    params.type_k = params.type_v = GGML_TYPES[tuning.kv_type]
     params.kv_unified = layout.is_shared
     params.swa_full = True  # a sliding window forgets what a shared beginning needs
     params.no_perf = True

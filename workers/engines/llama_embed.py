@@ -3,7 +3,7 @@
 One thread owns the model. Each step takes texts of all tasks that wait, in turns, until the batch is full: a
 short question does not wait behind somebody's two thousand documents.
 
-`python -m workers.engines.llama_embed NAME FILE` is the child that proves a file; see `llama_check`.
+`python -m workers.engines.llama_embed NAME FILE PROOF` is the child that proves a file; see `llama_check`.
 """
 
 import threading
@@ -13,11 +13,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from config.models import Model
 from workers.engines.base import Vectors
 from workers.engines.errors import CancelledError, ModelUnavailableError, TextTooLongError
-from workers.engines.llama_check import check_decode, main
+from workers.engines.llama_check import Proof, main, prove
 from workers.engines.llama_embed_model import LlamaEmbedModel
+from workers.engines.llama_tuning import USUAL
 from workers.model_files import Absence, locate
 
 STEP_TOKENS = 512
@@ -34,7 +37,7 @@ def load(model: Model, *, slots: int) -> "LlamaEmbedder":
     found = locate(model)
     if isinstance(found, Absence):
         raise ModelUnavailableError(model.name, str(found))
-    check_decode(model.name, found.path, child="workers.engines.llama_embed")
+    prove(model.name, found.path, child="workers.engines.llama_embed")
     embedder = LlamaEmbedder(model.name, found.path, context_tokens=model.context_tokens, slots=slots)
     if embedder.dimensions != model.dimensions:
         embedder.close()
@@ -230,15 +233,18 @@ class LlamaEmbedder:
             self._jobs.remove(job)
 
 
-def embed_once(name: str, path: Path) -> None:
+def embed_once(name: str, path: Path) -> Proof:
     """Load a model and let it read two texts.
 
     Raises:
         ModelUnavailableError: llama.cpp refuses the file, or the step fails.
     """
+    before = psutil.Process().memory_info().rss
     model = LlamaEmbedModel(name, path, context_tokens=64, step_tokens=64)
+    weights_bytes = psutil.Process().memory_info().rss - before
     model.compute([model.tokenize("One two three four."), model.tokenize("Five six seven eight.")])
     model.close()
+    return Proof(name, str(path), USUAL, weights_bytes, has_template=False)
 
 
 if __name__ == "__main__":

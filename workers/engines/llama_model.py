@@ -35,11 +35,16 @@ KEPT_HEADS = 64
 class LlamaModel:
     """A loaded GGUF file."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, chat_template: str | None = None) -> None:
         """Load a file.
 
+        Args:
+            name: of the model.
+            path: of the file.
+            chat_template: in Jinja; None: the file's own.
+
         Raises:
-            ModelUnavailableError: it is missing, broken, of an unknown kind or not a chat model.
+            ModelUnavailableError: it is missing, broken or of an unknown kind.
         """
         self.name = name
         self.pointer: Any = load_weights(name, path)
@@ -56,10 +61,15 @@ class LlamaModel:
             self._heads: dict[str, tuple[int, ...]] = {}
             self._bos = self._special_text(llama_cpp.llama_vocab_bos(self.vocabulary))
             self._adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self.vocabulary))
-            self._template = self._read_template(path)
+            self._template = self._read_template(path, chat_template)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def has_template(self) -> bool:
+        """Whether conversations can be written for it."""
+        return self._template is not None
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -79,6 +89,8 @@ class LlamaModel:
         Raises:
             BadRequestError: the template refuses the conversation, or a part of it is not text.
         """
+        if self._template is None:
+            raise BadRequestError(self.name, "it has no chat template")
         try:
             prompt: str = self._template(messages=as_text(messages, model=self.name)).prompt  # pyright: ignore[reportArgumentType]
         except (TemplateError, ValueError, TypeError) as error:
@@ -138,11 +150,10 @@ class LlamaModel:
             same += 1
         return tuple(one[:same])
 
-    def _read_template(self, path: Path) -> Jinja2ChatFormatter:
-        raw = llama_cpp.llama_model_chat_template(self.pointer, None)
+    def _read_template(self, path: Path, named: str | None) -> Jinja2ChatFormatter | None:
+        raw = named.encode() if named else llama_cpp.llama_model_chat_template(self.pointer, None)
         if not raw:
-            why = f"{path.name} has no chat template, so it is no chat model; choose its instruct version"
-            raise ModelUnavailableError(self.name, why)
+            return None
         try:
             return Jinja2ChatFormatter(  # renders in Jinja's sandbox
                 template=raw.decode(),
@@ -150,7 +161,8 @@ class LlamaModel:
                 bos_token=self._bos,
             )
         except (TemplateError, UnicodeDecodeError) as error:
-            why = f"the chat template of {path.name} cannot be read: {error}"
+            where = "in models.yaml" if named else f"of {path.name}"
+            why = f"its chat template {where} cannot be read: {error}"
             raise ModelUnavailableError(self.name, why) from error
 
     def _special_text(self, token: Any) -> str:  # noqa: ANN401 - llama_cpp says c_int32, and gives int

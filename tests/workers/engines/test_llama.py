@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from workers.engines.errors import (
     BadRequestError,
     CancelledError,
     ContextTooLongError,
+    DeadlineError,
     ModelUnavailableError,
 )
 from workers.engines.llama import LlamaEngine
@@ -202,6 +204,27 @@ def test_a_call_that_waits_can_be_cancelled(engine: LlamaEngine):
             each.result()
 
     assert took_s < 2
+
+
+def test_an_answer_ends_at_its_deadline(engine: LlamaEngine):
+    """Nobody wants it afterwards, and others wait for the slot."""
+    began = time.monotonic()
+    deadline = datetime.now(UTC) + timedelta(seconds=0.5)
+
+    with pytest.raises(DeadlineError):
+        answer(engine, a_request("Count.", max_tokens=900, logit_bias=endless(engine), deadline=deadline))
+
+    assert 0.4 < time.monotonic() - began < 3
+
+
+def test_a_call_whose_deadline_has_passed_is_not_begun(engine: LlamaEngine):
+    """It may have waited behind others on its way to the engine."""
+    with pytest.raises(DeadlineError):
+        answer(engine, a_request("Hello.", deadline=datetime.now(UTC)), pytest.fail)
+
+
+def endless(engine: LlamaEngine) -> dict[int, float]:
+    return dict.fromkeys(engine._loaded.model.end_tokens, -100.0)
 
 
 def test_too_long_a_prompt_is_refused_before_any_work(engine: LlamaEngine):

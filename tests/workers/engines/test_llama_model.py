@@ -9,9 +9,11 @@ import pytest
 
 from config.models import Model
 from config.settings import settings
+from workers.engines import llama_check
 from workers.engines.errors import ModelUnavailableError
 from workers.engines.llama import LlamaEngine, load
-from workers.engines.llama_check import check_decode, fault_of
+from workers.engines.llama_check import fault_of, prove
+from workers.lanes import proven_models
 
 
 def changed(starter: Path, goal: Path, old: bytes, new: bytes) -> Path:
@@ -82,13 +84,39 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_good_build_is_proven_once(starter: Path, models: Path):
     """The proof costs a load of the model; a worker that restarts must not pay it again."""
-    check_decode("smollm2", starter)
+    proven = prove("smollm2", starter)
     (proof,) = (models / ".proven").iterdir()
     before = proof.stat().st_mtime_ns
 
-    check_decode("smollm2", starter)
-
+    assert prove("smollm2", starter) == proven
     assert proof.stat().st_mtime_ns == before
+
+
+def test_a_proof_measures_what_the_weights_take(starter: Path, models: Path):
+    """Whether a model fits is known then, not guessed."""
+    proof = prove("smollm2", starter)
+
+    size = starter.stat().st_size
+    assert 0.8 * size < proof.weights_bytes < 2 * size
+
+
+def test_a_proof_that_cannot_be_read_is_made_again(starter: Path, models: Path):
+    """It may be of another version, or cut by a full disk."""
+    proven = prove("smollm2", starter)
+    (kept,) = (models / ".proven").iterdir()
+    kept.write_text('{"name": "smollm2"')
+
+    assert prove("smollm2", starter).weights_bytes == pytest.approx(proven.weights_bytes, rel=0.1)
+
+
+def test_a_file_that_changed_is_proven_again(starter: Path, models: Path, tmp_path: Path):
+    """What held of the old one says nothing of the new one."""
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(starter.read_bytes())
+    prove("copy", copy)
+    os.utime(copy, (0, 0))
+
+    assert llama_check.proven(copy) is None
 
 
 def test_a_refused_file_is_not_proven(tmp_path: Path, models: Path):
@@ -97,8 +125,8 @@ def test_a_refused_file_is_not_proven(tmp_path: Path, models: Path):
     page.write_text("<html>Not found</html>")
 
     with pytest.raises(ModelUnavailableError, match="is not a GGUF file"):
-        check_decode("page", page)
-    assert not (models / ".proven").exists()
+        prove("page", page)
+    assert list((models / ".proven").iterdir()) == []
 
 
 def test_a_crash_of_the_child_becomes_a_sentence():
@@ -160,3 +188,51 @@ def test_a_catalog_model_that_is_not_here_says_what_to_do(models: Path):
 
     with pytest.raises(ModelUnavailableError, match=r"/nowhere/mine\.gguf"):
         load(model, slots=1)
+
+
+def test_a_file_without_a_chat_template_takes_the_catalogs(starter: Path, tmp_path: Path, models: Path):
+    """Base models and some conversions have none; whoever knows it can give it."""
+    base = changed(starter, tmp_path / "base.gguf", b"tokenizer.chat_template", b"tokenizer.chat_templatX")
+    entry = {
+        "name": "base",
+        "tier": "local",
+        "engine": "llama",
+        "context_tokens": 300,
+        "sources": [{"file": os.fspath(base)}],
+    }
+    with pytest.raises(ModelUnavailableError, match="chat_template in models"):
+        load(Model.model_validate(entry), slots=1)
+
+    template = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    engine = load(Model.model_validate({**entry, "chat_template": template}), slots=1)
+    try:
+        rendered = engine._loaded.model.render([{"role": "user", "content": "Hello there."}])
+        assert rendered == engine._loaded.model.tokenize("Hello there.\n", adds_bos=False)
+    finally:
+        engine.close()
+
+
+def test_a_model_that_does_not_run_is_left_out_and_the_others_are_served(
+    starter: Path, tmp_path: Path, models: Path
+):
+    """One broken file must not take the worker's other models away."""
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(starter.read_bytes()[: starter.stat().st_size // 2])
+    entries = [
+        Model.model_validate(
+            {
+                "name": name,
+                "tier": "local",
+                "engine": "llama",
+                "context_tokens": 300,
+                "sources": [{"file": os.fspath(file)}],
+            }
+        )
+        for name, file in (("cut", cut), ("whole", starter))
+    ]
+
+    running, refused = proven_models(entries)
+
+    assert [model.name for model in running] == ["whole"]
+    assert [name for name, _ in refused] == ["cut"]
+    assert "cut.gguf" in refused[0][1]
