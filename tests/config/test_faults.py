@@ -45,6 +45,7 @@ def test_a_dozen_faults_are_reported_at_once(tmp_path: Path):
 
     known = (
         "description, tier, kind, engine, provider, upstream, extra_body, timeouts, sources, "
+        "chat_template, "
         "context_tokens, max_output_tokens, dimensions, prefixes, memory_gb, size_bytes, capabilities, "
         "prices, limits, retired_on, successor"
     )

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -115,8 +116,9 @@ def place_of(path: Path) -> Path:
 
 
 def read_proof(kept: Path) -> Proof:
-    stored = json.loads(kept.read_text())
-    return Proof(**{**stored, "tuning": Tuning(**stored["tuning"])})
+    stored: dict[str, Any] = json.loads(kept.read_text())
+    tuning = Tuning(**stored.pop("tuning"))
+    return Proof(tuning=tuning, **stored)
 
 
 def fault_of(command: Sequence[str], time_limit_s: float = TIME_LIMIT_S) -> str | None:
