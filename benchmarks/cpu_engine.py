@@ -26,6 +26,7 @@ from benchmarks.llama_server import LlamaServer, llama_server
 from benchmarks.pipeline import processes, services
 from config.catalog import load_catalog
 from config.settings import SHIPPED_CONFIG, Settings, settings
+from workers.engines.llama_check import prove
 from workers.engines.llama_context import physical_cores
 from workers.model_files import pull
 
@@ -168,7 +169,10 @@ def main() -> None:
     file = pull(load_catalog(SHIPPED_CONFIG).model("smollm2"), lambda *_: None).path
     settings.cache_clear()  # `services` makes others
     cores = str(physical_cores())
-    options = ("--threads", cores, "--threads-batch", cores, "--flash-attn", "off")
+    tuning = prove("benchmark", file).tuning  # what the engine has found to be the fastest, for all
+    options = ("--threads", cores, "--threads-batch", cores)
+    options += ("--flash-attn", "on" if tuning.flash_attention else "off")
+    options += ("--cache-type-k", tuning.kv_type, "--cache-type-v", tuning.kv_type)
     with ExitStack() as stack:
         server = {
             slots: stack.enter_context(LlamaServer(file, slots, CONTEXT_TOKENS, options)) for slots in (8, 16)

@@ -15,7 +15,8 @@ from typing import Any
 
 from workers.engines.base import Completion, Request
 from workers.engines.llama import LlamaEngine
-from workers.engines.llama_context import physical_cores
+from workers.engines.llama_check import prove
+from workers.engines.llama_context import GGML_TYPES, physical_cores
 
 CONTEXT_TOKENS = 1024
 Answer = dict[str, Any]
@@ -39,7 +40,8 @@ def main() -> None:
 
 def engine(file: str, slots: int) -> tuple[Ask, list[int]]:
     """Load the fleet's engine."""
-    model = LlamaEngine("benchmark", Path(file), context_tokens=CONTEXT_TOKENS, slots=slots)
+    tuning = prove("benchmark", Path(file)).tuning
+    model = LlamaEngine("benchmark", Path(file), context_tokens=CONTEXT_TOKENS, slots=slots, tuning=tuning)
     end_tokens = sorted(model._loaded.model.end_tokens)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - answers of full length
     endless = dict.fromkeys(end_tokens, -100.0)
 
@@ -61,8 +63,18 @@ def high_level(file: str) -> Ask:
     """Load llama-cpp-python's own class, with the threads and the cache of ours."""
     from llama_cpp import Llama  # noqa: PLC0415
 
-    cores = physical_cores()
-    model = Llama(file, n_ctx=CONTEXT_TOKENS, n_threads=cores, n_threads_batch=cores, verbose=False)
+    cores, tuning = physical_cores(), prove("benchmark", Path(file)).tuning
+    numbers = GGML_TYPES[tuning.kv_type]
+    model = Llama(
+        file,
+        n_ctx=CONTEXT_TOKENS,
+        n_threads=cores,
+        n_threads_batch=cores,
+        flash_attn=tuning.flash_attention,
+        type_k=numbers,
+        type_v=numbers,
+        verbose=False,
+    )
 
     def ask(messages: list[Any], max_tokens: int, *, is_endless: bool) -> Answer:
         if is_endless:
