@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from config.models import Model
-from workers.engines.base import Engine
+from workers.engines.base import Loaded
 from workers.engines.echo import EchoEngine
 from workers.engines.errors import CancelledError, ModelUnavailableError
 from workers.residents import Residents
@@ -32,7 +32,7 @@ class Host:
 
     def __init__(self, room: int, **sizes: int) -> None:
         self.sizes = sizes
-        self.engines: dict[str, Engine] = {}
+        self.engines: dict[str, Loaded] = {}
         self.loads: list[str] = []
         self.room = room
         self.residents = Residents(
@@ -44,7 +44,7 @@ class Host:
             turn_s=0.3,
         )
 
-    def make(self, model: Model) -> Engine:
+    def make(self, model: Model) -> Loaded:
         assert self.used() + self.needed(model) <= self.room, "loaded without room"
         self.loads.append(model.name)
         return Closable(model.name)
@@ -179,7 +179,7 @@ def test_an_engine_that_ended_by_itself_is_loaded_again(host: Host):
 def test_a_load_that_fails_leaves_the_way_free(host: Host):
     """The next one may go well: memory comes back, a file is fetched."""
 
-    def fail(model: Model) -> Engine:
+    def fail(model: Model) -> Loaded:
         raise ModelUnavailableError(model.name, "made up")
 
     host.residents._make = fail
