@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -53,6 +54,8 @@ class Settings:
     log_level: str
     flower_address: str
     """Where Flower listens; it asks for its password everywhere."""
+    mlx_on_cpu: bool
+    """Whether MLX models may run without a Mac's GPU: slowly, for tests."""
     flower_port: int
     flower_password: str | None
     """None: `fleet up` makes one and keeps it in `home`."""
@@ -116,6 +119,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         unload_after=kept(environ, "FLEET_UNLOAD_AFTER", default="30m", at_least=NOTHING),
         log_level=level(environ),
         flower_address=environ.get("FLEET_FLOWER_ADDRESS") or "127.0.0.1",
+        mlx_on_cpu=environ.get("FLEET_MLX_ON_CPU", "") not in ("", "0"),
         flower_port=positive(environ, "FLEET_FLOWER_PORT", DEFAULT_FLOWER_PORT),
         flower_password=environ.get("FLEET_FLOWER_PASSWORD") or None,
     )
@@ -139,6 +143,12 @@ def take_keys(names: Iterable[str]) -> dict[str, str]:
 def environment_with(keys: Mapping[str, str]) -> dict[str, str]:
     """Make the environment of a process that is to have some keys."""
     return {**os.environ, **keys}
+
+
+def environment_for_service() -> dict[str, str]:
+    """Make the environment of a service that shall see what this process sees, without providers' keys."""
+    ours = re.compile("FLEET_.+|HF_(HOME|HUB_CACHE|ENDPOINT)|XDG_(DATA|CACHE)_HOME")
+    return {name: value for name, value in sorted(os.environ.items()) if ours.fullmatch(name)}
 
 
 def quiet_litellm() -> None:

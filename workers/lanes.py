@@ -2,12 +2,14 @@
 
 import os
 import socket
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import click
+import structlog
 
 from config.catalog import Catalog
 from config.models import Model
@@ -15,7 +17,7 @@ from config.settings import has_key
 from workers.catalog import catalog
 from workers.engines.errors import ModelUnavailableError
 
-ENGINE_OF = {"cpu": "llama", "echo": "echo"}
+ENGINE_OF = {"mlx": "mlx", "cpu": "llama", "echo": "echo"}
 """The engine behind each kind of worker that runs models itself."""
 
 EMBEDDING_ENGINES = ("llama", "cloud", "echo")
@@ -26,8 +28,13 @@ CLOUD_LANES = ("free", "paid", "local")
 
 LANES = (*ENGINE_OF, *CLOUD_LANES)
 
-DEFAULT_SLOTS = {"cpu": 4, "echo": 8, "free": 16, "paid": 16, "local": 4}
+DEFAULT_SLOTS = {"mlx": 4, "cpu": 4, "echo": 8, "free": 16, "paid": 16, "local": 4}
 """Attempts at once, for each queue."""
+
+LOOK_AGAIN_S = 10.0
+"""How often a worker that waits looks whether a model has come."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def why_absent(model: Model, using: Catalog, has_key: Callable[[str], bool]) -> 
     if model.engine == "cloud":
         key = using.providers[model.provider or ""].api_key_env
         return None if key is None or has_key(key) else f"{key} is not set"
-    from workers.model_files import absence_of  # noqa: PLC0415 - looks into caches, which echo has not
+    from workers.availability import absence_of  # noqa: PLC0415 - looks into caches, which echo has not
 
     return absence_of(model)
 
@@ -100,8 +107,41 @@ def proven_models(models: Sequence[Model]) -> tuple[list[Model], list[tuple[str,
     return running, refused
 
 
-def run_worker(lane: str, *, slots: int | None, only: Sequence[str]) -> None:
+def servable(lane: str, only: Sequence[str]) -> list[Model]:
+    """List the models that a worker of this host can serve.
+
+    Raises:
+        ClickException: there is none; says what is missing.
+    """
+    found = report(lane, catalog())
+    named = [model for model in found.models if not only or model.name in only]
+    models, refused = proven_models(named)
+    if not models:
+        absent = (*found.missing, *refused)
+        missing = "\n  ".join(f"{name}: {why}" for name, why in absent if not only or name in only)
+        message = f"no model to serve on this host\n  {missing}"
+        raise click.ClickException(message)
+    return models
+
+
+def wait_for_models(lane: str, only: Sequence[str]) -> list[Model]:
+    """Look again every now and then until there is a model to serve; say once what is missing."""
+    said = ""
+    while True:
+        try:
+            return servable(lane, only)
+        except click.ClickException as error:
+            if error.message != said:
+                log.info("waiting", lane=lane, why=error.message)
+            said = error.message
+        time.sleep(LOOK_AGAIN_S)
+
+
+def run_worker(lane: str, *, slots: int | None, only: Sequence[str], waits: bool = False) -> None:
     """Run a Celery worker on the queues of the models that this host can serve, until it is told to stop.
+
+    Args:
+        waits: look again every now and then, instead of failing, where there is no model to serve.
 
     Raises:
         ClickException: there is no model to serve; says what is missing.
@@ -109,13 +149,7 @@ def run_worker(lane: str, *, slots: int | None, only: Sequence[str]) -> None:
     if only and lane in CLOUD_LANES:
         message = "the models of a provider share its queue; leave out --model"
         raise click.ClickException(message)
-    found = report(lane, catalog())
-    named = [model for model in found.models if not only or model.name in only]
-    models, refused = proven_models(named)
-    if not models:
-        missing = "\n  ".join(f"{name}: {why}" for name, why in (*found.missing, *refused))
-        message = f"no model to serve on this host\n  {missing}"
-        raise click.ClickException(message)
+    models = wait_for_models(lane, only) if waits else servable(lane, only)
 
     from celery.platforms import SecurityWarning  # noqa: PLC0415 - the check above answers without Celery
 

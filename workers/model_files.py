@@ -7,6 +7,7 @@ import psutil
 
 from config.models import HuggingFaceSource, Model, PypiSource, Source
 from config.settings import settings
+from workers.absence import Absence
 from workers.engines.llama_check import proven
 from workers.errors import ModelFileError
 from workers.model_fetch import Progress, fetch
@@ -32,17 +33,6 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
-class Absence:
-    """A model that is not on this host, or cannot be used."""
-
-    why: str
-    what_to_do: str
-
-    def __str__(self) -> str:
-        return f"{self.why}; {self.what_to_do}"
-
-
-@dataclass(frozen=True)
 class MemoryFit:
     """What a model takes in memory, and what is free."""
 
@@ -65,22 +55,6 @@ def locate(model: Model) -> ModelFile | Absence:
     looked = " or ".join(name_of(source) for source in model.sources) or "no source is named"
     return Absence(
         f"it is not on this host ({looked})", "put it there, or name another source in models.yaml"
-    )
-
-
-def absence_of(model: Model) -> str | None:
-    """Say why a model cannot be served on this host and what to do; None: it can."""
-    if not model.sources:
-        return None  # its engine needs no file
-    found = locate(model)
-    if isinstance(found, Absence):
-        return str(found)
-    memory = MemoryFit(needed_bytes(model), room_bytes())
-    if memory.is_enough:
-        return None
-    return (
-        f"it takes about {memory.needed_bytes / GB:.1f} GB of memory, of which "
-        f"{memory.available_bytes / GB:.1f} GB are free; close something or choose a smaller model"
     )
 
 

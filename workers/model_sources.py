@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -19,7 +19,7 @@ def find(model: Model, source: Source) -> Path | None:
     """Find a model's file, or for a whole repository its folder; None: it is not (all) here."""
     match source:
         case FileSource():
-            return readable(source.file.expanduser())
+            return file_or_folder(source.file.expanduser())
         case HuggingFaceSource():
             return find_in_hugging_face_cache(source)
         case PypiSource():
@@ -62,14 +62,28 @@ def find_in_hugging_face_cache(source: HuggingFaceSource) -> Path | None:
 
     if source.filename:
         return cached(source.filename)
-    config = cached("config.json")
-    tokenizer = cached("tokenizer.json") or cached("tokenizer.model")
+    return whole_folder(cached)
+
+
+def file_or_folder(path: Path) -> Path | None:
+    """Give a file, or the folder of an MLX model that has all its parts."""
+    if path.is_dir():
+        return whole_folder(lambda name: readable(path / name))
+    return readable(path)
+
+
+def whole_folder(part: Callable[[str], Path | None]) -> Path | None:
+    """Find the folder of a model of many files; None: some are missing.
+
+    Args:
+        part: finds a file of it by its name.
+    """
+    config = part("config.json")
+    tokenizer = part("tokenizer.json") or part("tokenizer.model")
     if config is None or tokenizer is None:
         return None
     return (
-        config.parent
-        if all(cached(shard) for shard in shards(cached("model.safetensors.index.json")))
-        else None
+        config.parent if all(part(shard) for shard in shards(part("model.safetensors.index.json"))) else None
     )
 
 

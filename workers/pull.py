@@ -13,9 +13,9 @@ from rich.progress import (
 from config.catalog import Catalog
 from config.models import Model
 from workers import model_files
+from workers.absence import Absence
 from workers.errors import NotThereError
 from workers.lanes import ENGINE_OF
-from workers.model_files import Absence
 
 
 def starter_of(catalog: Catalog) -> Model | None:

@@ -2,7 +2,6 @@
 
 import shlex
 import socket
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -93,22 +92,6 @@ def missing(catalog: Catalog, lanes: Sequence[LaneReport]) -> Iterator[Row]:
             by_why[why].append(name)
         for why, named in by_why.items():
             yield ", ".join(named), why
-    today = datetime.now(UTC).date()
-    others: dict[str, list[Model]] = defaultdict(list)
-    for model in catalog.models.values():
-        if not model.is_retired(today):
-            others[group_of(model)].append(model)
-    if "mlx" in others:
-        yield names(others["mlx"]), f"{why_no_mlx()}; the MLX lane is not part of this version yet"
-
-
-def group_of(model: Model) -> str:
-    """Tell which reason a model shares with others for not being served."""
-    return model.provider or model.engine
-
-
-def why_no_mlx() -> str:
-    return "MLX is not installed" if sys.platform == "darwin" else "MLX needs a Mac with Apple silicon"
 
 
 def names(models: Sequence[Model]) -> str:

@@ -146,6 +146,8 @@ def test_the_heartbeat_never_leaves_the_house(shipped: Catalog):
     assert heartbeat.fallbacks is not None
     assert {shipped.model(name).tier for name in (heartbeat.model, *heartbeat.fallbacks)} == {"local"}
     assert heartbeat.fallbacks[-1] == "smollm2"
+    engines = [shipped.model(name).engine for name in (heartbeat.model, *heartbeat.fallbacks)]
+    assert engines == ["mlx", "llama", "llama", "llama", "llama"]
     assert shipped.schedule["heartbeat"].profile == "heartbeat"
 
 

@@ -64,7 +64,7 @@ def test_a_failed_model_sends_the_task_to_the_next_one(
     ).fetchone()
     assert passed_over is not None
     assert passed_over[0][0][0] == "absent"
-    assert "no engine 'mlx'" in passed_over[0][0][1]
+    assert "MLX needs a Mac" in passed_over[0][0][1]
 
 
 def test_a_request_that_no_model_can_answer_is_not_shopped_around(

@@ -25,6 +25,7 @@ from ledger.health import Server as ServerFacts
 from ledger.migrate import newest_version
 from ledger.pgvector import Pgvector
 from ledger.usage import OpenTasks, WorkerLoad
+from workers.availability import facts_of
 from workers.doctor import catalog, fleet, host, look, models, postgres, report
 from workers.doctor.catalog import Reach
 from workers.doctor.examination import examine
@@ -424,7 +425,7 @@ def a_model(name: str = "tiny", **source: str) -> Model:
 
 
 def judged(model: Model, *, is_served: bool = False, memory: MemoryFit | None = None) -> Finding:
-    facts = models.facts_of(model)
+    facts = facts_of(model)
     return models.of_model(facts, memory or MemoryFit(1, 2), is_served=is_served)
 
 

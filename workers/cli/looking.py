@@ -114,22 +114,39 @@ def explain(task: str | None, *, as_json: bool, **asked: Any) -> None:  # noqa: 
 
 
 @click.command()
+@click.option("--check", "is_check", is_flag=True, help="Look only whether this host can run the local ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
-def models(*, as_json: bool) -> None:
+def models(*, is_check: bool, as_json: bool) -> None:
     """List the models of the catalog: which are ready, and why the others are not.
 
     Each is asked as a plan would ask it, about a small task. A model is ready, busy (it may take a task
     later) or unfit (it never can). How it did is read from the attempts of the last day.
 
+    With --check, neither the fleet nor the network is asked: it says of each local model whether this host
+    has what it takes (the hardware, the library, the whole model, the memory), and what mends it if not. The
+    exit status is 0 if one is ready, else 1.
+
     \b
     Examples:
       fleet models
+      fleet models --check
       fleet models --json | jq '.[] | select(.state == "ready") | .name'
     """
     from rich.console import Console  # noqa: PLC0415
 
-    from workers import model_states as module  # noqa: PLC0415
     from workers.catalog import catalog  # noqa: PLC0415
+
+    if is_check:
+        from workers import check  # noqa: PLC0415
+
+        seen = check.look(catalog())
+        if as_json:
+            click.echo(json.dumps([asdict(each) for each in seen], indent=2))
+        else:
+            check.show(Console(), seen)
+        sys.exit(0 if any(each.state == "ready" for each in seen) else 1)
+
+    from workers import model_states as module  # noqa: PLC0415
     from workers.reading import reading  # noqa: PLC0415
 
     with reading(settings(), "models") as db:

@@ -91,19 +91,21 @@ def dispatcher() -> None:
 
 
 @click.command()
-@click.argument("lane", type=click.Choice(["cpu", "free", "paid", "local", "echo"]))
+@click.argument("lane", type=click.Choice(["mlx", "cpu", "free", "paid", "local", "echo"]))
 @click.option("--slots", type=click.IntRange(1, 1024), help="Attempts that each queue runs at once.")
 @click.option("--model", "models", multiple=True, help="Serve only this model; may be repeated.")
-def worker(lane: str, slots: int | None, models: Sequence[str]) -> None:
+@click.option("--wait", "waits", is_flag=True, help="Where there is no model yet, wait for one.")
+def worker(lane: str, slots: int | None, models: Sequence[str], *, waits: bool) -> None:
     """Run a lane worker: it takes the tasks of the models that this host can serve.
 
-    cpu runs GGUF files; free and paid ask the providers whose keys are in the environment; local asks
-    servers of yours that need no key; echo repeats the prompt. Queues follow from the models: one for each
-    local model, one for each tier of a provider.
+    mlx runs MLX models on a Mac's GPU; cpu runs GGUF files; free and paid ask the providers whose keys are
+    in the environment; local asks servers of yours that need no key; echo repeats the prompt. Queues follow
+    from the models: one for each local model, one for each tier of a provider.
 
     \b
     Examples:
       fleet worker cpu --slots 2
+      fleet worker mlx --wait                    also before `fleet pull qwen3-mlx`
       OPENROUTER_API_KEY=... fleet worker free
       MOONSHOT_API_KEY=... fleet worker paid --slots 50
     """
@@ -111,7 +113,7 @@ def worker(lane: str, slots: int | None, models: Sequence[str]) -> None:
     from workers.logs import log_to_stderr  # noqa: PLC0415
 
     log_to_stderr(settings().log_level)
-    run_worker(lane, slots=slots, only=models)
+    run_worker(lane, slots=slots, only=models, waits=waits)
 
 
 @click.command()

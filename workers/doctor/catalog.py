@@ -14,6 +14,7 @@ from routing.candidates import candidates
 from routing.task import Needs, Task
 from workers.doctor.finding import Finding, counted, error, note, ok, warning
 from workers.lanes import ENGINE_OF, lane_of
+from workers.mlx_host import lack_of_mlx
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -166,12 +167,13 @@ def models_of(profile: str, catalog: Catalog, today: date) -> list[Model]:
 
 def remedy(models: Sequence[Model], catalog: Catalog) -> str:
     """Say what makes one of these models available, the easiest first."""
-    for model in models:
-        if model.engine in ENGINE_OF.values() and model.sources:
+    local = [model for model in models if model.engine in ENGINE_OF.values()]
+    here = [model for model in local if model.engine != "mlx" or lack_of_mlx() is None]
+    for model in here:
+        if model.sources:
             return f"`fleet pull {model.name}`, then `fleet up`"
-    for model in models:
-        if model.engine in ENGINE_OF.values():
-            return f"start a worker that serves {model.name}: `fleet up`"
+    for model in here:
+        return f"start a worker that serves {model.name}: `fleet up`"
     for model in models:
         if model.engine == "cloud":
             key = catalog.providers[model.provider or ""].api_key_env

@@ -1,44 +1,28 @@
 """The local models of this host: which are here, which are half here, and do they fit in its memory."""
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from config.catalog import Catalog
-from config.models import HuggingFaceSource, Model
+from config.models import Model
+from workers import mlx_host
+from workers.availability import ModelFacts, facts_of
 from workers.doctor.finding import Finding, error, note, ok, warning
 from workers.doctor.look import Silence
-from workers.lanes import LANES, lane_of, report
-from workers.model_fetch import ASIDE
-from workers.model_files import GB, Absence, MemoryFit, fits, locate
-from workers.model_sources import folder_of
+from workers.lanes import LANES, report
+from workers.mlx_host import HostLack
+from workers.model_files import GB, MemoryFit, fits
 from workers.pull import starter_of
-from workers.screen import names, why_no_mlx
+from workers.screen import names
 
-LIBRARY_OF = {"llama": ("llama_cpp", "cpu"), "mlx": ("mlx_lm", "mlx")}
-"""The package that an engine needs, and the extra of ours that brings it."""
+LLAMA = ("llama_cpp", "cpu")
+"""The package that the engine needs, and the extra of ours that brings it."""
 
 LOW_MEMORY = 0.05
-
-State = Literal["here", "missing", "partial", "being fetched"]
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """A local model on this host."""
-
-    model: Model
-    state: State
-    size_bytes: int
-    """Of what is here."""
-    absence: Absence | None
-    """None: it is here."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +33,15 @@ class ModelsFacts:
     """Those with files, of the engines that this version can run."""
     served: frozenset[str]
     """Models that a worker here would serve."""
-    not_run: Sequence[Model]
-    """Local models of engines that this version has no worker for."""
+    mlx_lack: HostLack | None
+    """Why this host cannot run MLX models; None: it can."""
     starter: str | None
     """What `fleet up` would fetch, because nothing is here."""
     available_bytes: int
     total_bytes: int
 
 
-NOTHING_SEEN = ModelsFacts((), frozenset(), (), None, 0, 1)
+NOTHING_SEEN = ModelsFacts((), frozenset(), None, None, 0, 1)
 
 
 def look(catalog: Catalog) -> ModelsFacts:
@@ -77,51 +61,11 @@ def look(catalog: Catalog) -> ModelsFacts:
     return ModelsFacts(
         models=[facts_of(model) for model in local if model.name in known and model.sources],
         served=served,
-        not_run=[model for model in local if lane_of(model) is None],
+        mlx_lack=mlx_host.lack_of_mlx(),
         starter=starter.name if starter else None,
         available_bytes=memory.available,
         total_bytes=memory.total,
     )
-
-
-def facts_of(model: Model) -> ModelFacts:
-    found = locate(model)
-    if not isinstance(found, Absence):
-        return ModelFacts(model, "here", found.size_bytes, None)
-    if is_being_fetched(model):
-        return ModelFacts(model, "being fetched", 0, found)
-    begun_bytes = sum(part.stat().st_size for part in parts_of(model))
-    return ModelFacts(model, "partial" if begun_bytes else "missing", begun_bytes, found)
-
-
-def is_being_fetched(model: Model) -> bool:
-    """Tell whether a `fleet pull` holds the model's lock."""
-    try:
-        with (folder_of(model) / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def parts_of(model: Model) -> Iterator[Path]:
-    """List what an interrupted fetch has left of a model that is not whole."""
-    for aside in folder_of(model).glob(f"{ASIDE}*"):
-        yield from (file for file in aside.rglob("*") if file.is_file())
-    for source in model.sources:
-        if isinstance(source, HuggingFaceSource):
-            yield from parts_in_hugging_face_cache(source)
-
-
-def parts_in_hugging_face_cache(source: HuggingFaceSource) -> Iterator[Path]:
-    from huggingface_hub import constants  # noqa: PLC0415 - takes a third of a second
-
-    repository = Path(constants.HF_HUB_CACHE) / f"models--{source.hugging_face.replace('/', '--')}"
-    yield from (repository / "blobs").glob("*.incomplete")
-    if source.filename is None:  # of a repository that is not whole, each file is a part
-        yield from (file for file in (repository / "snapshots").rglob("*") if file.is_file())
 
 
 def findings(seen: ModelsFacts | Silence, queues_here: frozenset[str]) -> Iterator[Finding]:
@@ -134,17 +78,25 @@ def findings(seen: ModelsFacts | Silence, queues_here: frozenset[str]) -> Iterat
     if isinstance(seen, Silence):
         yield error("models.files", f"the model files {seen.why}", "is a file system away that holds them?")
         return
+    mlx = [facts.model for facts in seen.models if facts.model.engine == "mlx"]
+    if mlx and seen.mlx_lack:
+        yield of_mlx_host(mlx, seen.mlx_lack)
     for facts in seen.models:
+        if facts.model in mlx and seen.mlx_lack:
+            continue
         yield of_model(facts, fits(facts.size_bytes), is_served=facts.model.queue in queues_here)
     if seen.starter:
         yield note(
             "models.starter", "no model is on this host yet", f"`fleet up` fetches {seen.starter} by itself"
         )
-    mlx = [model for model in seen.not_run if model.engine == "mlx"]
-    if mlx:
-        yield note("models.mlx", f"{names(mlx)}: {why_no_mlx()}, and this version has no MLX worker")
     yield from of_libraries(seen)
     yield from of_memory(seen, queues_here)
+
+
+def of_mlx_host(models: Sequence[Model], lack: HostLack) -> Finding:
+    """Judge what a host lacks for MLX: a Mac that lacks something was probably meant to run them."""
+    check, found = "models.mlx", f"{names(models)}: {lack.why}"
+    return note(check, found) if lack.lack == "no_mac" else warning(check, found, lack.what_to_do)
 
 
 def of_model(facts: ModelFacts, memory: MemoryFit, *, is_served: bool) -> Finding:
@@ -172,16 +124,14 @@ def of_model(facts: ModelFacts, memory: MemoryFit, *, is_served: bool) -> Findin
 
 
 def of_libraries(seen: ModelsFacts) -> Iterator[Finding]:
-    for engine, (package, extra) in LIBRARY_OF.items():
-        here = [
-            each.model.name for each in seen.models if each.model.engine == engine and each.state == "here"
-        ]
-        if here and find_spec(package) is None:
-            yield error(
-                "models.library",
-                f"{', '.join(here)} cannot be run: {package} is not installed",
-                f"`pip install 'aria-fleet[{extra}]'`",
-            )
+    package, extra = LLAMA
+    here = [each.model.name for each in seen.models if each.model.engine == "llama" and each.state == "here"]
+    if here and find_spec(package) is None:
+        yield error(
+            "models.library",
+            f"{', '.join(here)} cannot be run: {package} is not installed",
+            f"`pip install 'aria-fleet[{extra}]'`",
+        )
 
 
 def of_memory(seen: ModelsFacts, queues_here: frozenset[str]) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from config.models import Model, Provider
 from config.settings import provider_key
 from workers.engines.base import Embedder, Engine
 from workers.engines.errors import ModelUnavailableError
+from workers.mlx_host import lack_of_mlx
 
 
 def make_engine(model: Model, slots: int, provider: Provider | None = None) -> Engine:
@@ -25,6 +26,12 @@ def make_engine(model: Model, slots: int, provider: Provider | None = None) -> E
         from workers.engines.llama import load  # noqa: PLC0415 - costs a second and needs its extra
 
         return load(model, slots=slots)
+    if model.engine == "mlx":
+        if lack := lack_of_mlx():
+            raise ModelUnavailableError(model.name, str(lack))
+        from workers.engines.mlx import load as load_mlx  # noqa: PLC0415 - as above
+
+        return load_mlx(model, slots=slots)
     if model.engine == "cloud" and provider is not None:
         from workers.engines.cloud import load as load_cloud  # noqa: PLC0415 - as above
 

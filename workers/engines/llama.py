@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from config.catalog import Model
+from workers.absence import Absence
 from workers.engines.answer import Answer
 from workers.engines.base import Completion, Request
 from workers.engines.errors import (
@@ -25,12 +26,12 @@ from workers.engines.errors import (
     DeadlineError,
     ModelUnavailableError,
 )
+from workers.engines.heads import Tokens
 from workers.engines.llama_check import no_template, prove_model
 from workers.engines.llama_context import LlamaContext
 from workers.engines.llama_grammar import Grammar, grammar_of
 from workers.engines.llama_logprobs import Logprobs
 from workers.engines.llama_model import LlamaModel
-from workers.engines.llama_prefix import Tokens
 from workers.engines.llama_sampler import NoTokenError, Row, Sampler
 from workers.engines.llama_schedule import Call, Reading, Run, Schedule
 from workers.engines.llama_tuning import USUAL, Tuning
@@ -194,7 +195,7 @@ class LlamaEngine:
             needed = len(prompt) + request.max_tokens
             if needed > self.context_tokens:
                 raise ContextTooLongError(self.name, needed, self.context_tokens)
-            head = self._loaded.model.shared_head(request.messages, prompt)
+            head = self._loaded.model.heads.of(request.messages, prompt)
             return prompt, head, grammar_of(request, self._loaded.model)
         finally:
             with self._changed:

@@ -26,6 +26,7 @@ import psutil
 
 from config.models import Model
 from config.settings import settings
+from workers.absence import Absence
 from workers.engines.errors import ModelUnavailableError
 from workers.engines.llama_tuning import Tuning
 
@@ -57,7 +58,7 @@ def prove_model(model: Model) -> Proof:
     Raises:
         ModelUnavailableError: it is not here, or does not run; says why and what to do.
     """
-    from workers.model_files import Absence, locate  # noqa: PLC0415 - it asks this module what was proven
+    from workers.model_files import locate  # noqa: PLC0415 - it asks this module what was proven
 
     found = locate(model)
     if isinstance(found, Absence):

@@ -16,12 +16,13 @@ from pathlib import Path
 import psutil
 
 from config.models import Model
+from workers.absence import Absence
 from workers.engines.base import Vectors
 from workers.engines.errors import CancelledError, ModelUnavailableError, TextTooLongError
 from workers.engines.llama_check import Proof, main, prove
 from workers.engines.llama_embed_model import LlamaEmbedModel
 from workers.engines.llama_tuning import USUAL
-from workers.model_files import Absence, locate
+from workers.model_files import locate
 
 STEP_TOKENS = 512
 """Tokens in one step, where no single text has more."""

@@ -16,6 +16,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from workers.engines import llama_log
 from workers.engines.base import Message
 from workers.engines.errors import BadRequestError, ModelUnavailableError
+from workers.engines.heads import Heads
 from workers.engines.messages import as_text
 
 GGUF_MAGIC = b"GGUF"
@@ -25,11 +26,6 @@ LONGEST_PIECE_BYTES = 1024
 
 LONGEST_VALUE_BYTES = 256
 """Room for one number among a GGUF's metadata."""
-
-SHORTEST_HEAD_TOKENS = 32
-"""Below this, computing a shared head again costs less than keeping it."""
-
-KEPT_HEADS = 64
 
 
 class LlamaModel:
@@ -58,7 +54,7 @@ class LlamaModel:
                 if llama_cpp.llama_vocab_is_eog(self.vocabulary, token)
             )
             self._pieces: dict[int, bytes] = {}
-            self._heads: dict[str, tuple[int, ...]] = {}
+            self.heads = Heads(self.render)
             self._bos = self._special_text(llama_cpp.llama_vocab_bos(self.vocabulary))
             self._adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self.vocabulary))
             self._template = self._read_template(path, chat_template)
@@ -98,31 +94,6 @@ class LlamaModel:
         # A template that writes the BOS itself must not get a second one from the tokenizer.
         return self.tokenize(prompt, adds_bos=self._adds_bos and not prompt.startswith(self._bos or "\0"))
 
-    def shared_head(self, messages: Sequence[Message], prompt: Sequence[int]) -> tuple[int, ...]:
-        """Find the tokens that every conversation with the same system message begins with.
-
-        Found by rendering two conversations that differ from the user's first character on, which works
-        with any template.
-
-        Args:
-            prompt: the rendered messages.
-
-        Returns:
-            Empty where there is no system message, or too little in common to be worth keeping.
-        """
-        first = messages[0]
-        if first["role"] not in ("system", "developer"):
-            return ()
-        head = self._heads.get(str(first["content"]))
-        if head is None or tuple(prompt[: len(head)]) != head:
-            # Unknown, or the template writes the date and a day has passed.
-            head = self._render_head(first)
-            if len(self._heads) >= KEPT_HEADS:
-                self._heads.clear()
-            self._heads[str(first["content"])] = head
-        fits = SHORTEST_HEAD_TOKENS <= len(head) < len(prompt) and tuple(prompt[: len(head)]) == head
-        return head if fits else ()
-
     def tokenize(self, text: str, *, adds_bos: bool) -> list[int]:
         """Turn text into tokens; the names of special tokens in it become those tokens."""
         return tokens_in(text, self.vocabulary, model=self.name, adds_special=adds_bos, reads_special=True)
@@ -139,16 +110,6 @@ class LlamaModel:
         if self.pointer:
             llama_cpp.llama_model_free(self.pointer)
             self.pointer = None
-
-    def _render_head(self, system: Message) -> tuple[int, ...]:
-        one = self.render([system, {"role": "user", "content": "A?"}])
-        other = self.render([system, {"role": "user", "content": "7 x"}])
-        same = 0
-        for left, right in zip(one, other, strict=False):
-            if left != right:
-                break
-            same += 1
-        return tuple(one[:same])
 
     def _read_template(self, path: Path, named: str | None) -> Jinja2ChatFormatter | None:
         raw = named.encode() if named else llama_cpp.llama_model_chat_template(self.pointer, None)

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-Tokens = tuple[int, ...]
+from workers.engines.heads import Tokens
 
 
 @dataclass(eq=False)

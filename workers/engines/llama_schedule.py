@@ -9,8 +9,9 @@ from typing import Protocol
 
 from workers.engines.answer import Answer
 from workers.engines.base import Completion, Request
+from workers.engines.heads import Tokens
 from workers.engines.llama_logprobs import Logprobs
-from workers.engines.llama_prefix import Prefix, Prefixes, Tokens
+from workers.engines.llama_prefix import Prefix, Prefixes
 from workers.engines.llama_sampler import Sampler
 
 READ_TOKENS = 64
