@@ -1,5 +1,6 @@
 """Which workers are there, where they listen, and when they were last seen."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,12 +10,13 @@ from ledger.attempts import CHANNEL
 from ledger.connect import Connection, jsonb
 
 SEEN = """
-    INSERT INTO workers (name, host, pid, slots)
-    VALUES (%(name)s, %(host)s, %(pid)s, %(slots)s)
+    INSERT INTO workers (name, host, pid, slots, models)
+    VALUES (%(name)s, %(host)s, %(pid)s, %(slots)s, %(models)s)
         ON CONFLICT (name) DO UPDATE
        SET host = excluded.host,
            pid = excluded.pid,
            slots = excluded.slots,
+           models = excluded.models,
            seen_at = clock_timestamp(),
            started_at = CASE WHEN workers.pid = excluded.pid THEN workers.started_at
                              ELSE clock_timestamp() END
@@ -25,7 +27,7 @@ LEFT = "DELETE FROM workers WHERE name = %(name)s"
 NOTIFY = "SELECT pg_notify(%(channel)s, '')"
 
 PRESENT = """
-    SELECT name, host, pid, slots, started_at, seen_at
+    SELECT name, host, pid, slots, models, started_at, seen_at
       FROM workers
      WHERE seen_at > clock_timestamp() - make_interval(secs => %(stale_s)s)
      ORDER BY name
@@ -42,13 +44,24 @@ class Presence:
     slots: dict[str, int]
     """How many attempts it can run at once, for each queue it listens on; one of them may be its own, which
     has its name."""
+    models: dict[str, str]
+    """What its host says of each local model: `ready`, or why not and what to do."""
     started_at: datetime
     seen_at: datetime
 
 
-def seen(db: Connection, *, name: str, host: str, pid: int, slots: dict[str, int]) -> None:
-    """Record that a worker is there, and where it listens."""
-    db.execute(SEEN, {"name": name, "host": host, "pid": pid, "slots": jsonb(slots)})
+def seen(
+    db: Connection,
+    *,
+    name: str,
+    host: str,
+    pid: int,
+    slots: Mapping[str, int],
+    models: Mapping[str, str] | None = None,
+) -> None:
+    """Record that a worker is there, where it listens, and what its host says of the local models."""
+    row = {"name": name, "host": host, "pid": pid, "slots": jsonb(slots), "models": jsonb(models or {})}
+    db.execute(SEEN, row)
 
 
 def left(db: Connection, name: str) -> None:

@@ -42,6 +42,8 @@ class Alive:
         """
         self.worker = worker
         self.slots = dict(slots)
+        self.models: Mapping[str, str] = {}
+        """What this host says of each local model."""
         self.running = running
         self.db = Reconnecting(database_url, "presence")
         self.is_shown = False
@@ -84,7 +86,14 @@ class Alive:
         """Write or remove the worker's row, and tell the brain when that changes something."""
         is_leaving = self.leaving.is_set()
         if not is_leaving:
-            workers.seen(db, name=self.worker, host=socket.gethostname(), pid=os.getpid(), slots=self.slots)
+            workers.seen(
+                db,
+                name=self.worker,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                slots=self.slots,
+                models=self.models,
+            )
         elif self.is_shown:
             workers.left(db, self.worker)
         if self.is_shown == is_leaving:

@@ -21,6 +21,7 @@ from ledger.attempts import Key
 from workers import lane, transport
 from workers.attempt import attempt_key
 from workers.catalog import catalog
+from workers.host_models import HostModels
 from workers.lane import BREAK_OFF_S, Lane
 
 EVENTS_EVERY_S = 0.5
@@ -68,6 +69,7 @@ class OpenLane(bootsteps.StartStopStep):
             slots=dict.fromkeys(shared, each) | dict.fromkeys(own, 1),
             on_room=transport.look_again,
         )
+        HostModels(lane.open_lane)
         stopping = Stopping(lane.open_lane)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stopping)
