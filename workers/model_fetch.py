@@ -216,19 +216,21 @@ def bar(progress: Progress, label: str, size_bytes: int | None) -> Any:  # noqa:
     lock = threading.Lock()
 
     class Told(tqdm):  # type: ignore[type-arg]
-        """Draws nothing; several count at once where several files are fetched."""
+        """Draws nothing. Two tell of the same bytes, as they come and as they are written; one counts."""
 
-        done = 0
+        furthest = 0
 
         def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - tqdm's own
             options.pop("name", None)
             self.counts_bytes = options.get("unit") == "B"
+            self.done_bytes = 0
             super().__init__(*args, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> None:  # type: ignore[override]
             if self.counts_bytes:
                 with lock:
-                    Told.done += int(n or 0)
-                    progress(Told.done, size_bytes, f"fetching {label}")
+                    self.done_bytes += int(n or 0)
+                    Told.furthest = max(Told.furthest, self.done_bytes)
+                    progress(Told.furthest, size_bytes, f"fetching {label}")
 
     return Told

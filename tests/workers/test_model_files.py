@@ -17,8 +17,10 @@ from huggingface_hub import constants
 
 from config.models import Model
 from config.settings import settings
+from workers.absence import Absence
+from workers.availability import absence_of
 from workers.errors import ModelFileError
-from workers.model_files import Absence, ModelFile, absence_of, fits, locate, pull
+from workers.model_files import ModelFile, fits, locate, pull
 from workers.model_sources import OLLAMA_MODEL_LAYER, ollama_manifests
 
 CONTENT = b"GGUF" + bytes(3_000_000)
@@ -329,11 +331,11 @@ def hub() -> Iterator[str]:
         server.shutdown()
 
 
-def pull_from(hub: str, filename: str, home: Path) -> list[object]:
+def pull_from(hub: str, filename: str, home: Path, program: str = PULL_FROM_HUB) -> list[object]:
     """Pull in a process of its own: huggingface_hub reads its settings when it is imported."""
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(home), "FLEET_MODELS": str(home / "models")}
     done = subprocess.run(
-        [sys.executable, "-c", PULL_FROM_HUB, filename],
+        [sys.executable, "-c", program, filename],
         env={**environment, "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
@@ -359,6 +361,67 @@ def test_a_file_that_hugging_face_does_not_have_is_named(hub: str, tmp_path: Pat
     assert error == "ModelFileError"
     assert "somebody/tiny/gone.gguf" in str(text)
     assert "models.yaml" in str(text)
+
+
+REPOSITORY = {
+    "config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "model.safetensors": CONTENT,
+    "README.md": b"Hello",
+}
+
+
+class RepositoryHub(BaseHTTPRequestHandler):
+    """As much of Hugging Face as fetching a whole repository takes."""
+
+    def do_HEAD(self):
+        self.answer(with_body=False)
+
+    def do_GET(self):
+        self.answer(with_body=True)
+
+    def answer(self, *, with_body: bool):
+        name = self.path.rpartition("/")[2]
+        content = REPOSITORY.get(name, b"")
+        if "/tree/" in self.path:
+            files = [
+                {"type": "file", "path": each, "size": len(held), "oid": "0" * 40}
+                for each, held in REPOSITORY.items()
+            ]
+            content = json.dumps(files).encode()
+        elif "/api/models/" in self.path:
+            siblings = [{"rfilename": each} for each in REPOSITORY]
+            content = json.dumps({"id": "somebody/tiny", "sha": "0" * 40, "siblings": siblings}).encode()
+        self.send_response(200 if content else 404)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object):  # noqa: A002 - the name that http.server gave it
+        """Stay silent."""
+
+
+PULL_REPOSITORY = PULL_FROM_HUB.replace(', "filename": sys.argv[1]', "").replace("llama", "mlx")
+
+
+def test_a_repository_is_pulled_as_a_whole_with_its_progress(tmp_path: Path):
+    """An MLX model is many files and gigabytes; a bar that stands still looks like a fault."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), RepositoryHub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path, size, last_progress = pull_from(
+            f"http://127.0.0.1:{server.server_port}", "", tmp_path, program=PULL_REPOSITORY
+        )
+        server.shutdown()
+
+    assert {file.name for file in Path(str(path)).iterdir()} >= {"config.json", "model.safetensors"}
+    assert (Path(str(path)) / "model.safetensors").read_bytes() == CONTENT
+    assert isinstance(size, int)
+    assert isinstance(last_progress, int)
+    assert len(CONTENT) <= last_progress <= size
 
 
 def test_looking_is_quick(models: Path):
