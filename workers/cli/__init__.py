@@ -2,7 +2,7 @@
 
 import click
 
-from workers.cli import asking, embedding, ledger, looking, replaying, running, scheduling
+from workers.cli import asking, embedding, ledger, looking, mac, replaying, running, scheduling
 from workers.cli.group import Fleet
 
 
@@ -46,6 +46,8 @@ for command in (
     running.worker,
     running.beat,
     running.flower,
+    mac.install,
+    mac.selftest,
     ledger.db,
     ledger.export,
 ):
