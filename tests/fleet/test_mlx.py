@@ -70,7 +70,8 @@ def test_a_worker_serves_what_is_here_and_tells_what_is_not(fleet: Fleet):
     with psycopg.connect(fleet.settings.database_url) as db:
         row = db.execute("SELECT slots, models FROM workers").fetchone()
     assert row is not None
-    assert row[0] == {"mlx.tiny-mlx": 2}
+    assert row[0]["mlx.tiny-mlx"] == 2
+    assert "mlx.half-mlx" not in row[0]
     assert "not on this host" in row[1]["half-mlx"]
 
     answers = [answer_of(fleet.send(f"Question {n}", profile="heartbeat")) for n in range(3)]

@@ -35,7 +35,9 @@ class MlxModel:
             raise ModelUnavailableError(name, why)
         self.trained_context_tokens = trained_context_tokens(config)
         self.end_tokens: frozenset[int] = frozenset(self.tokenizer.eos_token_ids)
-        self.silent_tokens: frozenset[int] = frozenset(self.tokenizer.all_special_ids)
+        self.silent_tokens: frozenset[int] = frozenset(
+            number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special
+        )
         """Those that mark parts of a conversation, and are no text."""
         self.vocabulary_size, self.kv_bytes_per_token = self._first_step()
         self.heads = Heads(self.render)
