@@ -105,7 +105,7 @@ def memory_of(model: Model, size_bytes: int) -> tuple[State, Absence | None]:
 
 def local_models(models: Iterable[Model]) -> list[Model]:
     """List those that need files on the host that runs them."""
-    return [model for model in models if model.tier == "local" and model.kind == "chat" and model.sources]
+    return [model for model in models if model.tier == "local" and model.sources]
 
 
 def availabilities(models: Iterable[Model], loaded: Iterable[str] = ()) -> Mapping[str, str]:

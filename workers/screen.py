@@ -4,14 +4,13 @@ import shlex
 import socket
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from config.catalog import Catalog, Model
+from config.catalog import Model
 from config.settings import Settings, usual_home, without_password
 from workers import flower
 from workers.lanes import LaneReport
@@ -30,7 +29,6 @@ Row = tuple[str, str]
 def show(
     console: Console,
     settings: Settings,
-    catalog: Catalog,
     lanes: Sequence[LaneReport],
     *,
     schema: str,
@@ -47,7 +45,7 @@ def show(
     print_section(
         console, "Served by this host", [(m.name, f"worker-{lane}, queue {m.queue}") for m, lane in served]
     )
-    print_section(console, "Not served", list(missing(catalog, lanes)))
+    print_section(console, "Not served", list(missing(lanes)))
     print_section(
         console,
         "Ask it, in another terminal",
@@ -84,7 +82,7 @@ def password_hint(settings: Settings, new_password: str | None) -> str:
     return f"new password {new_password} (kept in {where})" if new_password else f"password in {where}"
 
 
-def missing(catalog: Catalog, lanes: Sequence[LaneReport]) -> Iterator[Row]:
+def missing(lanes: Sequence[LaneReport]) -> Iterator[Row]:
     """Say which models this host does not serve, why, and how to mend it."""
     for lane in lanes:
         by_why: dict[str, list[str]] = defaultdict(list)

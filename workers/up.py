@@ -36,9 +36,7 @@ def up(settings: Settings, catalog: Catalog, console: Console) -> None:
             schema = migrate(settings.database_url)
             lanes = lanes_of(catalog, console, keys.__contains__)
             password, is_new = flower.password(settings)
-            screen.show(
-                console, settings, catalog, lanes, schema=schema, new_password=password if is_new else None
-            )
+            screen.show(console, settings, lanes, schema=schema, new_password=password if is_new else None)
             commands = processes([lane.lane for lane in lanes if lane.models])
             given = {f"worker-{lane.lane}": keys_for(lane, catalog, keys) for lane in lanes}
             Supervisor(
