@@ -49,17 +49,20 @@ class Availability:
         return self.state if self.why is None else f"{self.why}; {self.what_to_do}"
 
 
-def availability(model: Model, *, is_loaded: bool = False) -> Availability:
+def availability(model: Model, *, is_loaded: bool = False, reclaimable_bytes: int = 0) -> Availability:
     """Look whether this host can run a local model; in milliseconds.
 
     Args:
         is_loaded: whether it is in memory already, so that no more is needed for it.
+        reclaimable_bytes: what other models of this process take, which make room for it.
     """
     state: State = "ready"
     absence: Absence | None = None
     size_bytes = 0
     if model.sources and not is_loaded:  # without sources its engine needs no file
-        state, absence, size_bytes = lack_of_engine(model) or state_of_files(facts_of(model))
+        state, absence, size_bytes = lack_of_engine(model) or state_of_files(
+            facts_of(model), reclaimable_bytes
+        )
     why, what_to_do = (absence.why, absence.what_to_do) if absence else (None, None)
     return Availability(model.name, model.engine, state, why, what_to_do, size_bytes)
 
@@ -73,7 +76,7 @@ def lack_of_engine(model: Model) -> tuple[State, Absence, int] | None:
     return None
 
 
-def state_of_files(facts: ModelFacts) -> tuple[State, Absence | None, int]:
+def state_of_files(facts: ModelFacts, reclaimable_bytes: int = 0) -> tuple[State, Absence | None, int]:
     """Judge a model's files: are they all here, and do they fit in memory."""
     name, size = facts.model.name, facts.size_bytes
     if facts.state == "partial":
@@ -83,13 +86,13 @@ def state_of_files(facts: ModelFacts) -> tuple[State, Absence | None, int]:
         return "being fetched", Absence("it is being fetched", "wait for `fleet pull` to end"), size
     if facts.absence is not None:
         return "missing", facts.absence, size
-    return *memory_of(facts.model, size), size
+    return *memory_of(facts.model, size, reclaimable_bytes), size
 
 
-def memory_of(model: Model, size_bytes: int) -> tuple[State, Absence | None]:
+def memory_of(model: Model, size_bytes: int, reclaimable_bytes: int) -> tuple[State, Absence | None]:
     """Compare what a model takes with the memory that is free, and with what a Mac's GPU may use of it."""
-    measured = needed_bytes(model)
-    memory = MemoryFit(measured, room_bytes()) if measured else fits(size_bytes)
+    needed = needed_bytes(model) or fits(size_bytes).needed_bytes
+    memory = MemoryFit(needed, room_bytes() + reclaimable_bytes)
     if not memory.is_enough:
         why = (
             f"it takes about {memory.needed_bytes / GB:.1f} GB of memory, of which "
@@ -108,11 +111,15 @@ def local_models(models: Iterable[Model]) -> list[Model]:
     return [model for model in models if model.tier == "local" and model.sources]
 
 
-def availabilities(models: Iterable[Model], loaded: Iterable[str] = ()) -> Mapping[str, str]:
+def availabilities(
+    models: Iterable[Model], loaded: Iterable[str] = (), reclaimable_bytes: int = 0
+) -> Mapping[str, str]:
     """Say of each local model `ready`, or why this host cannot run it and what to do."""
     in_memory = frozenset(loaded)
     return {
-        model.name: str(availability(model, is_loaded=model.name in in_memory))
+        model.name: str(
+            availability(model, is_loaded=model.name in in_memory, reclaimable_bytes=reclaimable_bytes)
+        )
         for model in local_models(models)
     }
 

@@ -1,7 +1,7 @@
 """What a worker's host says of the local models, told with the worker's signs of life.
 
 A model that is not loaded yet and cannot be loaded now takes no tasks: its files were removed, or the
-memory is gone. A model that is loaded stays.
+memory is gone, also with what other models of this worker would give up. A model that is loaded stays.
 """
 
 from threading import Thread
@@ -30,7 +30,7 @@ class HostModels:
     def run(self) -> None:
         """Go on until the lane closes."""
         while True:
-            if not self.lane.loading.locked():  # what a load takes just now is not missing
+            if not self.lane.residents.is_loading:  # what a load takes just now is not missing
                 try:
                     self.look()
                 except Exception as error:  # noqa: BLE001 - a disk that fails; the worker goes on as it was
@@ -42,7 +42,7 @@ class HostModels:
         """Look once, and tell the lane's presence."""
         models = self.lane.catalog.models
         loaded = [name for name, engine in tuple(self.lane.engines.items()) if not engine.is_closed]
-        said = availabilities(models.values(), loaded)
+        said = availabilities(models.values(), loaded, self.lane.residents.taken_bytes)
         lacking = {models[name].queue for name, state in said.items() if state != READY}
         self.lane.alive.models = said
         self.lane.alive.slots = {queue: n for queue, n in self.lane.slots.items() if queue not in lacking}

@@ -72,6 +72,16 @@ class Residents:
         if idle_s is not None:
             self._tidying.start()
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether a model is being loaded now."""
+        return self._loading is not None
+
+    @property
+    def taken_bytes(self) -> int:
+        """What all of them take."""
+        return sum(self._taken_bytes.copy().values())
+
     @contextmanager
     def use(self, model: Model, is_given_up: Callable[[], bool]) -> Generator[Loaded]:
         """Hold a model in memory for a call; load it first where it is not there.

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from config.catalog import Model
-from workers.absence import Absence
 from workers.engines.answer import Answer
 from workers.engines.base import Completion, Request
 from workers.engines.errors import (
