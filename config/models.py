@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,6 +32,10 @@ EngineName = Literal["mlx", "llama", "cloud", "echo"]
 Quota = Literal["openrouter", "moonshot"]
 Capability = Literal["tools", "json_schema", "vision", "grammar", "logprobs", "logit_bias"]
 InputType = Literal["query", "document", "classification", "clustering"]
+
+MTOK = Decimal(1_000_000)
+NANODOLLAR = Decimal("1e-9")
+"""The ledger's smallest amount: numeric(18,9)."""
 
 TIERS: tuple[Tier, ...] = ("local", "free", "paid")
 """Cheapest first."""
@@ -67,6 +72,17 @@ class Price(Entry):
     since: date
     source: Text
     checked_on: date
+
+    def usd_of(self, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> Decimal:
+        """Say what tokens cost; the prompt's include the cached ones, the answer's the reasoning."""
+        cached_price = self.cached_input_usd_per_mtok
+        cached = 0 if cached_price is None else cached_tokens
+        usd = (
+            (prompt_tokens - cached) * self.input_usd_per_mtok
+            + cached * (cached_price or Decimal(0))
+            + completion_tokens * self.output_usd_per_mtok
+        ) / MTOK
+        return usd.quantize(NANODOLLAR)
 
 
 class FileSource(Entry):

@@ -10,6 +10,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from ledger.connect import Connection, records
+from ledger.rollup import COUNTED, changes, corrections
 
 CHANNEL = "fleet"
 """Where the brain listens for hints that something happened."""
@@ -73,7 +74,7 @@ RENEW = """
     RETURNING attempts.task_id, attempts.number
 """
 
-FINISH = """
+FINISH = f"""
     WITH ended AS (
         SELECT *
           FROM json_to_recordset(%(ends)s)
@@ -99,7 +100,10 @@ FINISH = """
            AND attempts.task_id = ANY (ARRAY(SELECT task_id FROM ended))
            AND attempts.queued_at >= %(since)s
            AND attempts.outcome IS NULL
-        RETURNING ended.task_id, ended.number, ended.next_state, ended.error, attempts.finished_at
+        RETURNING ended.task_id, ended.number, ended.next_state, ended.error,
+                  {COUNTED}
+    ), counted AS (
+        {changes("closed")}
     )
     UPDATE tasks
        SET state = closed.next_state,
@@ -111,13 +115,23 @@ FINISH = """
               (SELECT count(pg_notify(%(channel)s, ids)) FROM unnest(%(hints)s::text[]) AS hints (ids))
 """
 
-FINISH_LATE = """
+FINISH_LATE = f"""
     WITH late AS (
         SELECT *
           FROM json_to_recordset(%(ends)s)
                AS late (task_id uuid, number smallint, outcome text, prompt_tokens int, cached_tokens int,
                         completion_tokens int, tokens_are_estimated boolean, cost_usd numeric,
                         first_token_s real)
+    ), before AS (
+        SELECT attempts.task_id, attempts.number,
+                  {COUNTED}
+          FROM late
+          JOIN attempts ON attempts.task_id = late.task_id AND attempts.number = late.number
+         WHERE attempts.task_id = ANY (ARRAY(SELECT task_id FROM late))
+           AND attempts.queued_at >= %(since)s
+           AND attempts.outcome IN ('lost', 'cancelled')
+           AND attempts.claimed_at IS NOT NULL
+           FOR UPDATE OF attempts
     ), noted AS (
         UPDATE attempts
            SET prompt_tokens = late.prompt_tokens,
@@ -127,13 +141,14 @@ FINISH_LATE = """
                cost_usd = late.cost_usd,
                first_token_s = late.first_token_s
           FROM late
+          JOIN before ON before.task_id = late.task_id AND before.number = late.number
          WHERE attempts.task_id = late.task_id
            AND attempts.number = late.number
            AND attempts.task_id = ANY (ARRAY(SELECT task_id FROM late))
            AND attempts.queued_at >= %(since)s
-           AND attempts.outcome IN ('lost', 'cancelled')
-           AND attempts.claimed_at IS NOT NULL
-        RETURNING attempts.task_id, attempts.number
+        RETURNING {COUNTED}
+    ), counted AS (
+        {corrections("before", "noted")}
     )
     SELECT late.task_id, late.number, CASE WHEN attempts.outcome = late.outcome THEN attempts.finished_at END
       FROM late

@@ -19,7 +19,9 @@ TAKE = """
 
 RENEW = """
     UPDATE leadership
-       SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+       SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s),
+           ticks = ticks + %(ticks)s,
+           tick_s = tick_s + %(tick_s)s
      WHERE epoch = %(epoch)s
     RETURNING epoch
 """
@@ -37,7 +39,7 @@ STILL_LEADS = """
 """
 
 CURRENT = """
-    SELECT epoch, holder, lease_until > clock_timestamp() AS is_alive
+    SELECT epoch, holder, lease_until > clock_timestamp() AS is_alive, ticks, tick_s
       FROM leadership
 """
 
@@ -48,6 +50,10 @@ class Leader:
     holder: str
     is_alive: bool
     """False: nobody leads now; `holder` was the last."""
+    ticks: int
+    """Of all who ever led."""
+    tick_s: float
+    """What these took together."""
 
 
 def take(db: Connection, holder: str, lease_s: float) -> int | None:
@@ -60,13 +66,21 @@ def take(db: Connection, holder: str, lease_s: float) -> int | None:
     return row[0] if row else None
 
 
-def renew(db: Connection, epoch: int, lease_s: float) -> None:
+def renew(db: Connection, epoch: int, lease_s: float, *, ticks: int = 0, tick_s: float = 0.0) -> None:
     """Stay the brain for another lease.
+
+    Args:
+        db: the brain's.
+        epoch: of the brain.
+        lease_s: how long, from now on.
+        ticks: how many there were since the last time, for the books.
+        tick_s: what these took together.
 
     Raises:
         NotLeadingError: another dispatcher took over in the meantime.
     """
-    if db.execute(RENEW, {"epoch": epoch, "lease_s": lease_s}).fetchone() is None:
+    told = {"epoch": epoch, "lease_s": lease_s, "ticks": ticks, "tick_s": tick_s}
+    if db.execute(RENEW, told).fetchone() is None:
         raise NotLeadingError(epoch)
 
 

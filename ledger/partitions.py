@@ -107,6 +107,11 @@ def months_without(db: Connection) -> list[date]:
     return [row[0] for row in db.execute(WITHOUT_PARTITION)]
 
 
+def months(db: Connection) -> list[date]:
+    """List the months whose attempts are there, those without a partition of their own too."""
+    return [*(month_of(name) for (name,) in db.execute(PARTITIONS)), *months_without(db)]
+
+
 def drop_before(db: Connection, moment: datetime) -> list[str]:
     """Drop the partitions of months that were over before a moment, and with them their attempts.
 

@@ -11,6 +11,7 @@ from psycopg.rows import class_row, dict_row
 
 from ledger import leadership
 from ledger.connect import Connection, jsonb, records
+from ledger.rollup import COUNTED, changes
 
 ROWS_AT_ONCE = 1_000
 """Rows of a long answer that are in memory at once."""
@@ -138,14 +139,18 @@ FAIL = """
     RETURNING tasks.id, tasks.envelope
 """
 
-CANCEL_ATTEMPTS = """
-    UPDATE attempts
-       SET outcome = 'cancelled',
-           finished_at = clock_timestamp(),
-           cost_usd = CASE WHEN claimed_at IS NULL THEN 0
-                           WHEN tier <> 'paid' OR reserved_usd > 0 THEN reserved_usd END
-     WHERE task_id = ANY (%(ids)s)
-       AND outcome IS NULL
+CANCEL_ATTEMPTS = f"""
+    WITH closed AS (
+        UPDATE attempts
+           SET outcome = 'cancelled',
+               finished_at = clock_timestamp(),
+               cost_usd = CASE WHEN claimed_at IS NULL THEN 0
+                               WHEN tier <> 'paid' OR reserved_usd > 0 THEN reserved_usd END
+         WHERE task_id = ANY (%(ids)s)
+           AND outcome IS NULL
+        RETURNING {COUNTED}
+    )
+    {changes("closed")}
 """
 
 CANCEL = """

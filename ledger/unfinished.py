@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 from ledger import leadership
 from ledger.attempts import CHANNEL, Key, columns_of, hints, lately_then_ever
 from ledger.connect import Connection, jsonb, records
+from ledger.rollup import COUNTED, changes
 from ledger.tasks import EndedTask
 
 MOST_AT_ONCE = 500
@@ -24,7 +25,7 @@ ANY_EXPIRED = """
     SELECT EXISTS (SELECT FROM attempts WHERE outcome IS NULL AND lease_until < clock_timestamp())
 """
 
-LOSE = """
+LOSE = f"""
     WITH expired AS (
         SELECT task_id, number, queued_at
           FROM attempts
@@ -32,24 +33,29 @@ LOSE = """
            AND lease_until < clock_timestamp()
          LIMIT %(most)s
            FOR UPDATE SKIP LOCKED
+    ), closed AS (
+        UPDATE attempts
+           SET outcome = 'lost',
+               finished_at = clock_timestamp(),
+               cost_usd = CASE WHEN tier <> 'paid' OR reserved_usd > 0 THEN reserved_usd END
+          FROM expired
+         WHERE attempts.task_id = expired.task_id
+           AND attempts.number = expired.number
+           AND attempts.queued_at = expired.queued_at
+           AND attempts.task_id = ANY (ARRAY(SELECT task_id FROM expired))
+        RETURNING attempts.task_id, attempts.number, attempts.worker, attempts.lease_until,
+                  {COUNTED}
+    ), counted AS (
+        {changes("closed")}
     )
-    UPDATE attempts
-       SET outcome = 'lost',
-           finished_at = clock_timestamp(),
-           cost_usd = CASE WHEN tier <> 'paid' OR reserved_usd > 0 THEN reserved_usd END
-      FROM expired
-     WHERE attempts.task_id = expired.task_id
-       AND attempts.number = expired.number
-       AND attempts.queued_at = expired.queued_at
-       AND attempts.task_id = ANY (ARRAY(SELECT task_id FROM expired))
-    RETURNING attempts.task_id, attempts.number, attempts.model, attempts.worker, attempts.claimed_at,
-              attempts.lease_until,
-              (SELECT coalesce(jsonb_agg(jsonb_build_array(before.worker,
-                                                           date_trunc('second', before.lease_until))
-                                         ORDER BY before.number), '[]')
-                 FROM attempts before
-                WHERE before.task_id = attempts.task_id
-                  AND before.outcome = 'lost') AS before
+    SELECT task_id, number, model, worker, claimed_at, lease_until,
+           (SELECT coalesce(jsonb_agg(jsonb_build_array(before.worker,
+                                                        date_trunc('second', before.lease_until))
+                                      ORDER BY before.number), '[]')
+              FROM attempts before
+             WHERE before.task_id = closed.task_id
+               AND before.outcome = 'lost') AS before
+      FROM closed
 """
 
 RELEASE = """
@@ -64,7 +70,7 @@ RELEASE = """
     RETURNING tasks.id, tasks.envelope
 """
 
-HAND_BACK = """
+HAND_BACK = f"""
     WITH closed AS (
         UPDATE attempts
            SET outcome = 'cancelled',
@@ -79,7 +85,10 @@ HAND_BACK = """
            AND attempts.queued_at >= %(since)s
            AND outcome IS NULL
            AND worker IS NOT DISTINCT FROM %(worker)s
-        RETURNING attempts.task_id, attempts.number
+        RETURNING attempts.task_id, attempts.number,
+                  {COUNTED}
+    ), counted AS (
+        {changes("closed")}
     )
     UPDATE tasks
        SET state = 'held'

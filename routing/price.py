@@ -5,10 +5,6 @@ from decimal import Decimal
 
 from config.models import Model
 
-MTOK = Decimal(1_000_000)
-NANODOLLAR = Decimal("1e-9")
-"""The ledger's smallest amount: numeric(18,9)."""
-
 
 def cost_usd(
     model: Model, day: date, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0
@@ -30,12 +26,6 @@ def cost_usd(
     price = model.price_on(day)
     if price is None:
         return None
-    cached_price = price.cached_input_usd_per_mtok
-    fresh = prompt_tokens if cached_price is None else prompt_tokens - cached_tokens
-    cached = 0 if cached_price is None else cached_tokens
-    usd = (
-        fresh * price.input_usd_per_mtok
-        + cached * (cached_price or Decimal(0))
-        + completion_tokens * price.output_usd_per_mtok
-    ) / MTOK
-    return usd.quantize(NANODOLLAR)
+    return price.usd_of(
+        prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cached_tokens=cached_tokens
+    )

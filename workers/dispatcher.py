@@ -122,13 +122,15 @@ class Dispatcher:
             stack.enter_context(closing(Housekeeper(self.settings, self.catalog).start()))
             brain.rebuild()
             hints: Iterable[str] = ()
-            renewed_at = 0.0
+            renewed_at, ticks, tick_s = 0.0, 0, 0.0
             while not self.stopping.is_set():
                 self.came_round_at = time.monotonic()
                 if self.came_round_at - renewed_at > RENEW_S:
-                    leadership.renew(db, epoch, LEASE_S)
-                    renewed_at = time.monotonic()
+                    leadership.renew(db, epoch, LEASE_S, ticks=ticks, tick_s=tick_s)
+                    renewed_at, ticks, tick_s = time.monotonic(), 0, 0.0
+                began = time.monotonic()
                 brain.tick(hints)
+                ticks, tick_s = ticks + 1, tick_s + time.monotonic() - began
                 revoked = drain(self.revoked)
                 if revoked:
                     brain.cancel(revoked)

@@ -1,7 +1,7 @@
 """What the leading dispatcher does in the background, on a connection of its own: the brain never waits.
 
-Partitions are made ahead, texts that are old enough are removed a batch at a time, and partitions that
-are older than attempts are kept are dropped.
+What attempts used is added to the sums of its hour and day, partitions are made ahead, texts that are old
+enough are removed a batch at a time, and partitions that are older than attempts are kept are dropped.
 """
 
 import time
@@ -13,7 +13,7 @@ import structlog
 
 from config.catalog import Catalog
 from config.settings import Settings
-from ledger import partitions, retention
+from ledger import partitions, retention, rollup
 from ledger.connect import Connection, connect
 from workers.retention import ON_ITS_WAY, keep_text
 
@@ -58,6 +58,7 @@ class Housekeeper:
     def make_a_round(self) -> None:
         """Do what there is to do."""
         with connect(self.settings.database_url, name="housekeeper", by_key=True) as db:
+            rollup.fold(db)
             if self.partitions_at is None or time.monotonic() - self.partitions_at > PARTITIONS_S:
                 self.tend_partitions(db)
             for profile in retention.profiles_with_text(db):

@@ -75,17 +75,18 @@ def rows(page: Path, *, under: str | None = None) -> dict[str, list[str]]:
     """Read the rows of a page's tables as Markdown, by what stands in backticks in their first cell.
 
     Args:
-        under: only those below the heading of this text, up to the next heading.
+        under: only those below the heading of this text, or of several with commas between them, up to the
+            next heading.
     """
     found: dict[str, list[str]] = {}
-    heading, cells = None, list[str]()
+    headings, cells = list[str](), list[str]()
     for before, token in pairwise(tokens(page)):
         if before.type == "heading_open":
-            heading = token.content.strip("`")
+            headings = [name.strip("`") for name in token.content.split(", ")]
         elif token.type == "tr_open":
             cells = []
         elif token.type == "inline" and before.type == "td_open":
             cells.append(token.content)
-        elif token.type == "tr_close" and cells and under in (None, heading):
+        elif token.type == "tr_close" and cells and (under is None or under in headings):
             found[cells[0].strip("`")] = cells[1:]
     return found

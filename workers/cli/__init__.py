@@ -2,7 +2,7 @@
 
 import click
 
-from workers.cli import asking, embedding, ledger, looking, mac, replaying, running, scheduling
+from workers.cli import asking, embedding, ledger, looking, mac, replaying, running, scheduling, spending
 from workers.cli.group import Fleet
 
 
@@ -19,6 +19,7 @@ def main() -> None:
       fleet status                               who is there, what waits
       fleet models                               which models are ready, and why the others are not
       fleet explain TASK                         why a task ran where it ran, or why it waits
+      fleet spend                                what was used and saved, by model
       fleet doctor                               what is wrong here, and what to do about it
       fleet schedule                             what runs by the clock, how it went, what it costs
       fleet replay --config DIR                  what the last week would have cost under another config
@@ -38,6 +39,7 @@ for command in (
     looking.doctor,
     replaying.replay,
     scheduling.schedule,
+    spending.spend,
     running.up,
     running.down,
     running.demo,

@@ -1,5 +1,6 @@
 """Commands that look after the ledger, and that read it out."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,3 +70,33 @@ def export(table: "Table", since: str, form: "Format | None", output: Path, *, w
             on_progress=lambda count: progress.update(bar, completed=count),
         )
     click.echo(f"{count:,} {table} in {output}")
+
+
+@db.command()
+@click.option(
+    "--check", "is_check", is_flag=True, help="Change nothing; the exit status is 1 if some differ."
+)
+def recount(*, is_check: bool) -> None:
+    """Add up all attempts anew, and correct the sums that pages and `fleet spend` read.
+
+    The sums follow every attempt by themselves. This is for a ledger that was written to by hand or by an
+    older version. It is safe on a live ledger, and reads every attempt: a minute for some ten millions.
+    """
+    from ledger import rollup  # noqa: PLC0415
+    from ledger.connect import connect  # noqa: PLC0415
+    from workers.words import dollars  # noqa: PLC0415
+
+    with connect(settings().database_url, name="recount") as ledger:
+        found = rollup.differences(ledger) if is_check else rollup.recount(ledger)
+    for each in found:
+        what = f"{each.model}, {each.profile or 'no profile'}, {each.agent}, {each.outcome}"
+        click.echo(
+            f"{each.at:%Y-%m-%d %H:%M} UTC  {what}: {each.attempts:+} attempts, {dollars(each.cost_usd)}"
+        )
+    if not found:
+        click.echo("the sums equal the attempts")
+    elif is_check:
+        click.echo(f"{len(found)} sums differ; correct them with `fleet db recount`")
+        sys.exit(1)
+    else:
+        click.echo(f"corrected {len(found)} sums")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
-from routing.price import NANODOLLAR
+from config.models import NANODOLLAR
 
 GROWING = ("content", "refusal", "reasoning", "reasoning_content")
 """Texts of a message that come in pieces."""
