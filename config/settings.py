@@ -59,6 +59,8 @@ class Settings:
     flower_port: int
     flower_password: str | None
     """None: `fleet up` makes one and keeps it in `home`."""
+    otlp_endpoint: str | None
+    """Where OpenTelemetry's spans go; None: there are none. The exporter reads the variable itself."""
 
     @property
     def sockets(self) -> Path:
@@ -122,6 +124,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         mlx_on_cpu=environ.get("FLEET_MLX_ON_CPU", "") not in ("", "0"),
         flower_port=positive(environ, "FLEET_FLOWER_PORT", DEFAULT_FLOWER_PORT),
         flower_password=environ.get("FLEET_FLOWER_PASSWORD") or None,
+        otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
     )
 
 

@@ -1,7 +1,7 @@
 """`/metrics`: what Prometheus asks every few seconds, read from the ledger.
 
-So it counts on from where it was when this process, or the whole fleet, is started again. Counters never go down: what lost
-and cancelled attempts cost may be corrected, so it is a gauge of its own.
+So it counts on from where it was when this process, or the whole fleet, is started again. Counters never go
+down: what lost and cancelled attempts cost may be corrected, so it is a gauge of its own.
 """
 
 import asyncio

@@ -39,6 +39,7 @@ from workers.messages import ATTEMPT_HEADER
 from workers.retention import NEVER, keep_text
 from workers.sampling import engine_form
 from workers.stream_writer import Transcript
+from workers.tracing import note, span
 
 log = structlog.get_logger()
 
@@ -65,7 +66,9 @@ def run_attempt(request: Context) -> dict[str, Any]:
         raise Ignore
     began = time.monotonic()
     try:
-        return claim_and_run(lane, key)
+        of_task = (str(key[0]), request.headers or {})
+        with span("attempt", of_task, kind="CONSUMER", fleet__task=of_task[0], fleet__attempt=key[1]):
+            return claim_and_run(lane, key)
     finally:
         gate.leave()
         lane.timed(queue, time.monotonic() - began)
@@ -79,7 +82,8 @@ def claim_and_run(lane: Lane, key: Key) -> dict[str, Any]:
         log.info("dropped", task=str(key[0]), attempt=key[1], why="it runs here already")
         raise Ignore
     try:
-        claim = lane.claims(key)
+        with span("claim"):
+            claim = lane.claims(key)
         if claim is None:
             log.info("dropped", task=str(key[0]), attempt=key[1], why="claimed before, cancelled or unknown")
             raise Ignore
@@ -126,11 +130,16 @@ def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> 
     model = lane.catalog.model(claim.model)
     failure: Exception
     try:
-        done = (
-            embed(lane, claim, model, called_off.is_set)
-            if model.kind == "embedding"
-            else generate(lane, claim, model, transcript, called_off)
-        )
+        with span("generate", gen_ai__request__model=model.upstream or model.name, fleet__tier=model.tier):
+            done = (
+                embed(lane, claim, model, called_off.is_set)
+                if model.kind == "embedding"
+                else generate(lane, claim, model, transcript, called_off)
+            )
+            note(
+                gen_ai__usage__input_tokens=done.used.prompt_tokens,
+                gen_ai__usage__output_tokens=done.used.completion_tokens,
+            )
     except CancelledError as error:
         break_off(lane, claim)
         raise Ignore from error
@@ -142,7 +151,8 @@ def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> 
         failure, next_state = error, "failed"
     else:
         return record_answer(lane, claim, model, done, transcript)
-    finished_at = lane.ends(
+    finished_at = record(
+        lane,
         Finish(
             claim.task_id,
             claim.number,
@@ -150,7 +160,7 @@ def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> 
             next_state=next_state,
             error=stored(failure),
             **spent_on_failure(model, failure),
-        )
+        ),
     )
     if finished_at is not None:
         transcript.verdict = "void" if next_state == "held" else "over"
@@ -160,6 +170,17 @@ def run(lane: Lane, claim: Claim, called_off: Event, transcript: Transcript) -> 
     if next_state == "held":
         raise Ignore from failure
     raise failure
+
+
+def record(lane: Lane, end: Finish) -> datetime | None:
+    """Write down how an attempt ended.
+
+    Returns:
+        When; None: it had ended otherwise before.
+    """
+    cost = None if end.cost_usd is None else float(end.cost_usd)
+    with span("record", fleet__outcome=end.outcome, fleet__cost_usd=cost):
+        return lane.ends(end)
 
 
 def break_off(lane: Lane, claim: Claim) -> None:
@@ -197,11 +218,11 @@ def record_answer(
     why = rejection(claim.request, choice)
     if why is not None:
         error = stored(AnswerRejectedError(model.name, why))
-        lane.ends(replace(end, outcome="rejected", next_state="held", error=error))
+        record(lane, replace(end, outcome="rejected", next_state="held", error=error))
         transcript.verdict = "void"
         log.warning("rejected", task=str(claim.task_id), model=model.name)
         raise Ignore
-    finished_at = lane.ends(end)
+    finished_at = record(lane, end)
     if finished_at is None:
         log.info("late", task=str(claim.task_id), attempt=claim.number)
         raise Ignore

@@ -37,6 +37,7 @@ from workers.intake import Arrived, Intake, first_attempt, held_form
 from workers.messages import lane_message
 from workers.picture import ended_form, read_accounts, read_away, read_slots, read_vitals
 from workers.sweep import Sweep
+from workers.tracing import span
 from workers.waiting import let_wait
 
 POLL_S = 1.0
@@ -287,7 +288,10 @@ class Brain:
     def publish(self, queued: Sequence[QueuedAttempt]) -> None:
         by_queue: dict[str, list[bytes]] = defaultdict(list)
         for attempt in queued:
-            by_queue[attempt.queue].append(lane_message(attempt))
+            named = {"fleet__task": str(attempt.task_id), "fleet__attempt": attempt.number}
+            of_task = (str(attempt.task_id), attempt.envelope["headers"])
+            with span("dispatch", of_task, fleet__model=attempt.model, **named):
+                by_queue[attempt.queue].append(lane_message(attempt))
         with self.redis.pipeline(transaction=False) as pipeline:
             for queue, messages in by_queue.items():
                 pipeline.lpush(queue, *messages)

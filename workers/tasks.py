@@ -14,11 +14,13 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from config.settings import settings, without_password
+from workers import tracing
 from workers.app import DISPATCH_QUEUE, app
 from workers.arguments import check_size
 from workers.calls import AnyCall, check
 from workers.catalog import catalog
 from workers.errors import RedisUnreachableError
+from workers.tracing import note, span
 
 
 class CheckedTask(Task):
@@ -56,10 +58,14 @@ class CheckedTask(Task):
             options["task_id"] = new_task_id()
         options.update(shown_arguments(call))
         try:
-            return super().apply_async(args, kwargs, **options)
+            with span("enqueue", kind="PRODUCER", fleet__profile=call.profile, fleet__agent=call.agent):
+                options["headers"] = {**(options.get("headers") or {}), **tracing.headers()}
+                sent = super().apply_async(args, kwargs, **options)
+                note(fleet__task=sent.id)
         except (OperationalError, RedisError, RuntimeError) as error:
             # Celery's result backend gives up with a plain RuntimeError.
             raise RedisUnreachableError(without_password(settings().redis_url)) from error
+        return sent
 
 
 def new_task_id() -> str:
