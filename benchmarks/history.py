@@ -1,15 +1,13 @@
 """What a task costs with a year of history behind it: the same drain, on a ledger with millions of attempts.
 
 Two databases of one Postgres, one empty and one full, take turns. A fleet is started on one, drains, and is
-stopped; then comes the other. Old attempts are spread over twelve months, a row of `tasks` for each.
+stopped; then comes the other. The old attempts are those of `benchmarks.year`.
 """
 
 import argparse
 import os
 import statistics
 import time
-from datetime import UTC, date, datetime
-from itertools import pairwise
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -17,59 +15,8 @@ from redis import Redis
 
 from benchmarks.figures import Figure, report
 from benchmarks.pipeline import drain, fill, processes, services
-from ledger import partitions
-from ledger.connect import Connection, connect
+from benchmarks.year import MONTHS, grow
 from ledger.migrate import migrate
-
-MONTHS = 12
-
-FILL = """
-    WITH made AS (
-        INSERT INTO tasks (id, state, profile, agent, priority, needs, envelope, attempts, accepted_at,
-                           finished_at, text_removed_at)
-        SELECT uuidv7(at - clock_timestamp()), 'succeeded', 'social', 'default', 0,
-               '{"prompt_tokens": 10, "max_tokens": 1024}', '{}', 1, at, at + interval '2 s', at
-          FROM (SELECT %(first)s::timestamptz
-                       + (%(next)s::timestamptz - %(first)s::timestamptz) * number / %(count)s AS at
-                  FROM generate_series(0, %(count)s - 1) AS numbers (number)) AS moments
-        RETURNING id, accepted_at, finished_at
-    )
-    INSERT INTO attempts (task_id, number, profile, agent, model, tier, queue, epoch, passed_over,
-                          reserved_usd, reserved_tokens, queued_at, worker, claimed_at, lease_until,
-                          finished_at, outcome, prompt_tokens, cached_tokens, completion_tokens, cost_usd,
-                          first_token_s)
-    SELECT id, 1, 'social', 'default', 'echo', 'local', 'echo.echo', 1, '[]',
-           0, 1034, accepted_at, 'echo@host', accepted_at, finished_at,
-           finished_at, 'succeeded', 10, 0, 10, 0,
-           0.1
-      FROM made
-"""
-
-
-def grow(db: Connection, count: int) -> None:
-    """Insert old tasks and attempts, the newest of them an hour old."""
-    db.execute("SET synchronous_commit = off")
-    months = last_months(datetime.now(UTC).date())
-    for first in months:
-        partitions.make(db, first)
-    for first, following in pairwise(months):
-        end = min(partitions.midnight(following), datetime.now(UTC).replace(minute=0, second=0))
-        db.execute(
-            FILL, {"first": partitions.midnight(first), "next": end, "count": count // (len(months) - 1)}
-        )
-    db.execute("VACUUM ANALYZE tasks, attempts")
-    db.execute("CHECKPOINT")
-
-
-def last_months(today: date) -> list[date]:
-    """List the first days of the last months, of this one and of the next."""
-    months = [today.replace(day=1)]
-    for _ in range(MONTHS - 1):
-        before = months[0]
-        months.insert(
-            0, before.replace(year=before.year - (before.month == 1), month=(before.month - 2) % 12 + 1)
-        )
-    return [*months, partitions.following(months[-1])]
 
 
 def main() -> None:
@@ -100,8 +47,7 @@ def main() -> None:
         with psycopg.connect(using.database_url, autocommit=True) as db:
             db.execute(SQL("CREATE DATABASE {}").format(Identifier("aged")))
         migrate(full_url)
-        with connect(full_url, name="grow") as db:
-            grow(db, history)
+        grow(full_url, history)
         filled_s = time.perf_counter() - began
         empty_rates: list[float] = []
         full_rates: list[float] = []

@@ -154,7 +154,7 @@ def spend(
     for row in db.execute(query, asked):
         key, period, sums, answered = row[: len(by)], row[len(by)], row[len(by) + 1 : -3], row[-3:]
         groups[key].append(Spend(key, *sums, primary_usd=on_primary(primary, period, *answered)))
-    return [together(periods) for periods in groups.values()]
+    return [periods[0] if len(periods) == 1 else together(periods) for periods in groups.values()]
 
 
 def span(since: datetime, until: datetime, *, is_by_hour: bool) -> dict[str, datetime]:
