@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
-from psycopg.sql import SQL, Identifier, Placeholder
+from psycopg.sql import SQL, Composed, Identifier, Placeholder
 
 from config.models import Price
 from ledger.connect import Connection
@@ -135,26 +135,22 @@ def spend(
         "first_days": [datetime.combine(first, time(), UTC) for first, _ in primary],
         **(only or {}),
     }
-    query = GROUPED.format(
-        key=SQL("").join(
-            SQL("{} AS {}, ").format(TIMES.get(name, Identifier(name)), Identifier(name)) for name in by
-        ),
-        names=SQL("").join(SQL("{}, ").format(Identifier(name)) for name in by),
-        only=SQL(" AND ").join(
-            [
-                SQL("true"),
-                *(
-                    SQL("{} IS NOT DISTINCT FROM {}").format(Identifier(name), Placeholder(name))
-                    for name in only or ()
-                ),
-            ]
-        ),
-    )
     groups: defaultdict[tuple[Any, ...], list[Spend]] = defaultdict(list)
-    for row in db.execute(query, asked):
+    for row in db.execute(query_of(by, tuple(only or ())), asked):
         key, period, sums, answered = row[: len(by)], row[len(by)], row[len(by) + 1 : -3], row[-3:]
         groups[key].append(Spend(key, *sums, primary_usd=on_primary(primary, period, *answered)))
     return [periods[0] if len(periods) == 1 else together(periods) for periods in groups.values()]
+
+
+def query_of(by: Sequence[By], only: Sequence[Filter]) -> Composed:
+    """Write the query that adds up by these, and counts only what has the values given for those."""
+    keys = [SQL("{} AS {}, ").format(TIMES.get(name, Identifier(name)), Identifier(name)) for name in by]
+    filters = [SQL("{} IS NOT DISTINCT FROM {}").format(Identifier(name), Placeholder(name)) for name in only]
+    return GROUPED.format(
+        key=SQL("").join(keys),
+        names=SQL("").join(SQL("{}, ").format(Identifier(name)) for name in by),
+        only=SQL(" AND ").join([SQL("true"), *filters]),
+    )
 
 
 def span(since: datetime, until: datetime, *, is_by_hour: bool) -> dict[str, datetime]:

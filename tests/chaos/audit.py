@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 from redis import Redis
 
+from ledger import rollup
 from tests.chaos.journal import read_journal
 from tests.chaos.storm import Storm
 from workers.app import DISPATCH_QUEUE
@@ -97,6 +98,7 @@ class Audit:
                 (row.task, row.number): row for row in db.execute(ATTEMPTS)
             }
             self.changes: list[Any] = db.execute("SELECT * FROM chaos_changes ORDER BY at").fetchall()
+            self.differences = rollup.differences(connection)
         self.calls = self.events["call"]
         self.called = Counter((call["task"], call["attempt"]) for call in self.calls)
 
@@ -129,6 +131,7 @@ class Audit:
         found.rule("attempts that ran twice", self.twice())
         found.rule("calls that are not in the ledger", self.unknown())
         found.rule("calls that cost more than the ledger says", self.understated())
+        found.rule("sums that differ from the attempts", map(str, self.differences))
         found.rule("minutes with more calls than the limit", self.over_limit())
         found.rule("answers to another prompt", self.mixed_up())
         found.rule("callers with another result than the ledger", self.contradicted())

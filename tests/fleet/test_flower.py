@@ -75,7 +75,7 @@ def test_a_worker_has_its_lane_and_its_queues(flower: Flower):
     assert sorted(queue["name"] for queue in worker["active_queues"]) == queues
     assert all(queue.startswith("echo.") for queue in queues)
     assert "complete" in worker["registered"]
-    assert worker["stats"]["pool"]["implementation"].endswith("threads:TaskPool")
+    assert worker["stats"]["pool"]["implementation"].endswith("thread:TaskPool")
 
 
 def test_a_task_has_its_name_profile_and_model_and_no_prompt(flower: Flower):

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from ledger import attempts, fold, retention, tasks, unfinished
+from ledger import attempts, fold, queues, retention, tasks, unfinished
 from ledger.connect import Connection, connect
 
 BY_KEY = {
@@ -43,6 +43,7 @@ OPEN = {
     "still open": fold.OPEN,
     "any expired": unfinished.ANY_EXPIRED,
     "lose": unfinished.LOSE,
+    "queues": queues.QUEUES,
 }
 """They read nothing, or all that is open: an index has just that. `profiles` reads an entry of its index."""
 

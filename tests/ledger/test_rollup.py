@@ -1,5 +1,6 @@
 """The sums of hours and days say what the attempts say: whatever ended, came late or was corrected."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -178,3 +179,16 @@ def test_the_sums_of_a_month_outlive_its_attempts(db: Connection, epoch: int):
     assert mended == []
     assert totals(db, "spend") == before
     assert before[0] == 2
+
+
+def test_every_statement_that_ends_an_attempt_notes_what_it_used():
+    """The next one to be written must not forget it."""
+    statements = [
+        text
+        for module in (attempts, tasks, unfinished)
+        for text in vars(module).values()
+        if isinstance(text, str) and re.search(r"UPDATE attempts\s+SET[^;]*?(outcome|cost_usd) =", text)
+    ]
+
+    assert len(statements) == 5
+    assert [text for text in statements if "INSERT INTO spend_changes" not in text] == []

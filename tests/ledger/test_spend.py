@@ -1,16 +1,18 @@
 """What was spent, read from the sums, against plain SQL over the attempts."""
 
 import random
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, LiteralString, get_args
 
 import pytest
+from psycopg.sql import SQL
 
 from config.models import Price
 from ledger import rollup
 from ledger.connect import Connection
-from ledger.spend import By, PricePeriods, spend
+from ledger.spend import THE_END, By, PricePeriods, query_of, span, spend
 
 NOW = datetime(2026, 11, 23, 18, 42, tzinfo=UTC)
 TODAY = NOW.date()
@@ -36,6 +38,14 @@ PLAIN: LiteralString = """
       FROM attempts
      WHERE finished_at >= %(since)s
        AND finished_at < %(until)s
+"""
+
+SUMS_OF_A_YEAR = """
+    INSERT INTO spend_by_hour
+    SELECT at, date_trunc('month', at)::date, 'social', 'default', 'model-' || model, 'free', 'succeeded',
+           1, 1, 0, 0, 1, 0, 1, 0, 2, 1, 1
+      FROM generate_series(timestamptz '2025-11-24', '2026-11-24', '1 hour') AS hours (at),
+           generate_series(1, 5) AS models (model)
 """
 
 IN_PLAIN_SQL: dict[str, LiteralString] = {
@@ -182,3 +192,29 @@ def test_without_a_price_of_the_primary_nobody_knows_what_was_saved(db: Connecti
     (unasked,) = spend(db, datetime(2026, 11, 1, tzinfo=UTC))
 
     assert (both.saved_usd, known.saved_usd, unasked.saved_usd) == (None, Decimal("0.0015"), None)
+
+
+@pytest.mark.parametrize("since", [timedelta(days=7), timedelta(days=365)])
+@pytest.mark.parametrize("by", [(), ("hour", "tier"), ("profile", "model", "tier", "agent", "day")])
+def test_no_attempt_is_read(year: Connection, since: timedelta, by: tuple[By, ...]):
+    """The page that read log rows is the one that hung."""
+    rollup.fold(year)
+    year.execute("VACUUM ANALYZE")
+    asked = {**span(NOW - since, THE_END, is_by_hour="hour" in by), "zone": "UTC", "first_days": []}
+    steps = [row[0] for row in year.execute(SQL("EXPLAIN ") + query_of(by, ()), asked)]
+
+    read = {found for step in steps for found in re.findall(r" on (\w+)", step)}
+
+    assert read == {"spend_by_hour", "spend_by_day", "spend_changes"}
+
+
+def test_a_short_time_is_found_by_an_index(db: Connection):
+    """Today is a page of the sums of years."""
+    db.execute(SUMS_OF_A_YEAR)
+    db.execute("VACUUM ANALYZE spend_by_hour")
+    asked = {**span(NOW - timedelta(days=1), THE_END, is_by_hour=True), "zone": "UTC", "first_days": []}
+
+    steps = "\n".join(row[0] for row in db.execute(SQL("EXPLAIN ") + query_of(("hour",), ()), asked))
+
+    assert "Seq Scan on spend_by_hour" not in steps
+    assert "spend_of_an_hour" in steps
