@@ -57,8 +57,7 @@ FILL = """
                abs(hashint8(number + 2)::bigint) %% 1000 AS luck,
                numbered.*
           FROM (SELECT number,
-                       %(first)s::timestamptz
-                           + (%(next)s::timestamptz - %(first)s::timestamptz) * (number + 0.5) / %(count)s AS at
+                       %(first)s::timestamptz + %(length)s::interval * (number + 0.5) / %(count)s AS at
                   FROM generate_series(0, %(count)s - 1) AS numbers (number)) AS moments
           JOIN numbered ON kind = abs(hashint8(number + 3)::bigint) %% 48
     ), ended AS MATERIALIZED (
@@ -123,7 +122,7 @@ def grow(database_url: str, count: int) -> None:
             db.execute(FAST)
             for begin, end in mine:
                 share = max(1, round(count * (end - begin).total_seconds() / length))
-                told = {"first": begin, "next": end, "count": share, "with_text_from": months[-2]}
+                told = {"first": begin, "length": end - begin, "count": share, "with_text_from": months[-2]}
                 db.execute(FILL, told)
 
     with ThreadPoolExecutor(SIDES) as pool:
