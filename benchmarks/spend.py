@@ -50,15 +50,14 @@ def main() -> None:
             slowest_s = 0.0
             for by in GROUPS:
                 took: list[float] = []
+                groups = 0
                 for _ in range(ROUNDS):
                     began = time.perf_counter()
-                    found = spend(db, catalog, datetime.now(UTC) - A_YEAR, by=by)
+                    groups = len(spend(db, catalog, datetime.now(UTC) - A_YEAR, by=by).rows)
                     took.append(time.perf_counter() - began)
                 p95 = statistics.quantiles(took, n=20)[-1]
                 slowest_s = max(slowest_s, p95)
-                rows.append(
-                    (f"a year by {','.join(by)}: {len(found.rows)} rows, p95", f"{p95 * 1000:.0f} ms")
-                )
+                rows.append((f"a year by {','.join(by)}: {groups} rows, p95", f"{p95 * 1000:.0f} ms"))
         took = []
         for _ in range(5):
             began = time.perf_counter()

@@ -288,9 +288,9 @@ class Brain:
     def publish(self, queued: Sequence[QueuedAttempt]) -> None:
         by_queue: dict[str, list[bytes]] = defaultdict(list)
         for attempt in queued:
-            named = {"fleet__task": str(attempt.task_id), "fleet__attempt": attempt.number}
-            of_task = (str(attempt.task_id), attempt.envelope["headers"])
-            with span("dispatch", of_task, fleet__model=attempt.model, **named):
+            task_id, number, model = str(attempt.task_id), attempt.number, attempt.model
+            of_task = (task_id, attempt.envelope["headers"])
+            with span("dispatch", of_task, fleet__task=task_id, fleet__attempt=number, fleet__model=model):
                 by_queue[attempt.queue].append(lane_message(attempt))
         with self.redis.pipeline(transaction=False) as pipeline:
             for queue, messages in by_queue.items():

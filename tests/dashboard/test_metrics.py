@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -66,7 +66,7 @@ def busy(db: Connection, epoch: int) -> Connection:
 
 def read(db: Connection) -> Samples:
     @contextmanager
-    def reading() -> Iterator[Connection]:
+    def reading() -> Generator[Connection]:
         yield db
 
     text, _ = exposition(reading)
@@ -187,7 +187,7 @@ def test_promtool_takes_rules_and_metrics(busy: Connection):
     """It is the parser that Prometheus itself has."""
 
     @contextmanager
-    def reading() -> Iterator[Connection]:
+    def reading() -> Generator[Connection]:
         yield busy
 
     subprocess.run(["promtool", "check", "rules", str(ALERTS)], check=True)

@@ -81,7 +81,7 @@ def test_a_worker_has_its_lane_and_its_queues(flower: Flower):
 def test_a_task_has_its_name_profile_and_model_and_no_prompt(flower: Flower):
     """The id is the one that the caller and the ledger have."""
     result = flower.fleet.send(SECRET, profile="social")
-    answer = result.get(timeout=WAIT_S)
+    answer: Any = result.get(timeout=WAIT_S)
 
     task = flower.wait_for(f"task/info/{result.id}", lambda task: task["state"] == "SUCCESS")
 

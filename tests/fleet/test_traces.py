@@ -114,6 +114,8 @@ def test_a_task_of_a_caller_without_traces_has_one_too(fleet: Fleet, collector: 
     result = fleet.send(SECRET, profile="social")
     result.get(timeout=60)
 
-    found = collector.of_task(result.id, STEPS)
+    task_id = str(result.id)
 
-    assert {span.trace_id for span in found.values()} == {UUID(result.id).bytes}
+    found = collector.of_task(task_id, STEPS)
+
+    assert {span.trace_id for span in found.values()} == {UUID(task_id).bytes}
