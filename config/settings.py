@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -17,6 +18,10 @@ DEFAULT_MAX_PAYLOAD_BYTES = 1_000_000
 """A prompt of 250,000 tokens: more than any model of the shipped catalog can read."""
 
 DEFAULT_FLOWER_PORT = 5555
+
+DEFAULT_DASHBOARD_PORT = 5550
+
+ARGON2 = "$argon2id$"
 
 NOTHING = timedelta(0)
 A_MONTH = timedelta(days=31)
@@ -61,6 +66,17 @@ class Settings:
     """None: `fleet up` makes one and keeps it in `home`."""
     otlp_endpoint: str | None
     """Where OpenTelemetry's spans go; None: there are none. The exporter reads the variable itself."""
+    dashboard_address: str
+    """Where the dashboard listens; beyond this machine it wants a password or a proxy's header."""
+    dashboard_port: int
+    dashboard_password_hash: str | None
+    """An argon2 hash; None: no password is asked."""
+    dashboard_user_header: str | None
+    """The header in which a reverse proxy names who has logged in; None: there is no such proxy."""
+    dashboard_proxies: tuple[IPv4Network | IPv6Network, ...]
+    """From where that header is believed."""
+    dashboard_database_url: str
+    """The ledger for a role that may only read; without one the fleet's own."""
 
     @property
     def sockets(self) -> Path:
@@ -102,6 +118,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     database_url = environ.get("FLEET_DATABASE_URL")
     check_scheme("FLEET_REDIS_URL", redis_url, ("redis", "rediss", "unix"))
     check_scheme("FLEET_DATABASE_URL", database_url, ("postgresql", "postgres"))
+    dashboard_database_url = environ.get("FLEET_DASHBOARD_DATABASE_URL")
+    check_scheme("FLEET_DASHBOARD_DATABASE_URL", dashboard_database_url, ("postgresql", "postgres"))
     return Settings(
         home=home,
         models=folder(environ, "FLEET_MODELS", default=Path.home() / ".cache/aria-fleet/models"),
@@ -125,6 +143,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         flower_port=positive(environ, "FLEET_FLOWER_PORT", DEFAULT_FLOWER_PORT),
         flower_password=environ.get("FLEET_FLOWER_PASSWORD") or None,
         otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
+        dashboard_address=environ.get("FLEET_DASHBOARD_ADDRESS") or "127.0.0.1",
+        dashboard_port=positive(environ, "FLEET_DASHBOARD_PORT", DEFAULT_DASHBOARD_PORT),
+        dashboard_password_hash=password_hash(environ, "FLEET_DASHBOARD_PASSWORD_HASH"),
+        dashboard_user_header=environ.get("FLEET_DASHBOARD_USER_HEADER") or None,
+        dashboard_proxies=networks(environ, "FLEET_DASHBOARD_PROXIES", default="127.0.0.1,::1"),
+        dashboard_database_url=dashboard_database_url or database_url or embedded_database_url(home),
     )
 
 
@@ -233,6 +257,24 @@ def kept(environ: Mapping[str, str], name: str, default: str = "", *, at_least: 
     return period
 
 
+def password_hash(environ: Mapping[str, str], name: str) -> str | None:
+    value = environ.get(name)
+    if value and not value.startswith(ARGON2):
+        # The value is not repeated: it may be the password itself.
+        raise SettingsError(name, "...", f"a hash that begins with {ARGON2}: `fleet dashboard --hash-password`")
+    return value or None
+
+
+def networks(
+    environ: Mapping[str, str], name: str, *, default: str
+) -> tuple[IPv4Network | IPv6Network, ...]:
+    value = environ.get(name) or default
+    try:
+        return tuple(ip_network(part.strip()) for part in value.split(","))
+    except ValueError:
+        raise SettingsError(name, value, "addresses or networks with commas, such as 10.0.0.0/8") from None
+
+
 def level(environ: Mapping[str, str]) -> str:
     known = ("debug", "info", "warning", "error")
     value = (environ.get("FLEET_LOG_LEVEL") or "info").lower()
@@ -251,7 +293,7 @@ def check_scheme(name: str, url: str | None, known: tuple[str, ...]) -> None:
 
 def use_home(home: Path) -> None:
     """Give this process, and those that it starts, a fleet of its own with embedded services."""
-    for name in ("FLEET_REDIS_URL", "FLEET_DATABASE_URL"):
+    for name in ("FLEET_REDIS_URL", "FLEET_DATABASE_URL", "FLEET_DASHBOARD_DATABASE_URL"):
         os.environ.pop(name, None)
     os.environ["FLEET_HOME"] = str(home)
     settings.cache_clear()

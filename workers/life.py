@@ -82,6 +82,8 @@ def life(db: Connection, catalog: Catalog, asked: str) -> Life:
         if task is None:
             raise LookupError(task_id)
         attempts = usage.life(db, task_id)
+        if task.finished_at:
+            return Life(task, attempts, None, None)
         vitals = read_vitals(db, catalog, now)
         expected = None
         for held in tasks.held(db, [task_id]):

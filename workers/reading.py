@@ -28,17 +28,27 @@ def reading(settings: Settings, name: str) -> Generator[Connection]:
 @contextmanager
 def writing(settings: Settings, name: str) -> Generator[Connection]:
     """Open the ledger; raises as `reading` does."""
+    with explained(settings.database_url), connect(settings.database_url, name=name) as db:
+        yield db
+
+
+@contextmanager
+def explained(database_url: str) -> Generator[None]:
+    """Say of a ledger that cannot be read what to do about it.
+
+    Raises:
+        NotThereError: it does not answer, or is not there in the form that this version knows.
+    """
     try:
-        with connect(settings.database_url, name=name) as db:
-            yield db
+        yield
     except psycopg.OperationalError as error:
-        raise silent("Postgres", settings.database_url, error) from error
+        raise silent("Postgres", database_url, error) from error
     except (UndefinedTable, UndefinedColumn) as error:
-        raise not_this_version(settings) from error
+        raise not_this_version(database_url) from error
 
 
-def not_this_version(settings: Settings) -> NotThereError:
-    what = f"the database at {without_password(settings.database_url)} has no ledger of this version"
+def not_this_version(database_url: str) -> NotThereError:
+    what = f"the database at {without_password(database_url)} has no ledger of this version"
     return NotThereError(what, "make it with `fleet db migrate`, or start the fleet: `fleet up`")
 
 

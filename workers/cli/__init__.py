@@ -48,6 +48,7 @@ for command in (
     running.worker,
     running.beat,
     running.flower,
+    running.dashboard,
     mac.install,
     mac.selftest,
     ledger.db,

@@ -132,6 +132,34 @@ def beat() -> None:
 
 
 @click.command()
+@click.option("--hash-password", is_flag=True, help="Ask for a password, print its hash, and do nothing else.")
+def dashboard(*, hash_password: bool) -> None:
+    """Run the dashboard: what the fleet did, what it cost, what needs attention.
+
+    It listens on 127.0.0.1, port 5550, and asks nobody there who they are. FLEET_DASHBOARD_ADDRESS lets
+    others in, who need the password of FLEET_DASHBOARD_PASSWORD_HASH, or come through a proxy that names
+    them in FLEET_DASHBOARD_USER_HEADER.
+
+    \b
+    Examples:
+      fleet dashboard
+      FLEET_DASHBOARD_PORT=8080 fleet dashboard
+      fleet dashboard --hash-password
+    """
+    if hash_password:
+        from dashboard.door import hashed  # noqa: PLC0415
+
+        click.echo(hashed(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)))
+        return
+    from dashboard.server import run_dashboard  # noqa: PLC0415
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.logs import log_to_stderr  # noqa: PLC0415
+
+    log_to_stderr(settings().log_level)
+    run_dashboard(settings(), catalog())
+
+
+@click.command()
 def flower() -> None:
     """Run Flower: tasks and workers as pages, for the user `fleet`.
 

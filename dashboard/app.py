@@ -1,0 +1,83 @@
+"""The dashboard as an ASGI application."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import FastAPI, Form, Request, Response
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+
+from config.catalog import Catalog
+from config.settings import Settings
+from dashboard.door import HEADERS, Door
+from dashboard.pages import models, schedules, task, tasks, workers
+from dashboard.view import HERE, View
+from workers.errors import FleetError, NotThereError, UnknownTaskError
+
+PAGES = (tasks, task, models, workers, schedules)
+
+LEAST_TO_COMPRESS = 1000
+
+A_YEAR = "public, max-age=31536000, immutable"
+"""Of static files, whose address changes with their content."""
+
+
+def make_dashboard(settings: Settings, catalog: Catalog) -> FastAPI:
+    """Make the application of a fleet."""
+    view, door = View(settings, catalog), Door(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        view.pool.open(wait=False)
+        yield
+        view.pool.close()
+
+    app = FastAPI(title="Aria Fleet", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(GZipMiddleware, minimum_size=LEAST_TO_COMPRESS)
+
+    @app.middleware("http")
+    async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        answer = door.refusal(request) or await go_on(request)
+        for name, value in HEADERS.items():
+            answer.headers.setdefault(name, value)
+        kept = request.url.path.startswith("/static/") and request.url.query
+        answer.headers.setdefault("Cache-Control", A_YEAR if kept else "no-store")
+        return answer
+
+    @app.exception_handler(FleetError)
+    def cannot(request: Request, error: FleetError) -> Response:
+        return view.page(request, "error", status_of(error), what=str(error))
+
+    @app.exception_handler(HTTPException)
+    def refused(request: Request, error: HTTPException) -> Response:
+        return view.page(request, "error", error.status_code, what=f"{error.detail}.")
+
+    @app.get("/login")
+    def login_page(request: Request) -> HTMLResponse:
+        return view.page(request, "login", said=None)
+
+    @app.post("/login")
+    def login(request: Request, password: Annotated[str, Form()] = "") -> Response:
+        answer = door.log_in(request, password)
+        said = {401: "That is not the password.", 429: "Too many tries; wait a minute."}
+        if answer.status_code in said:
+            return view.page(request, "login", answer.status_code, said=said[answer.status_code])
+        return answer
+
+    @app.post("/logout")
+    def logout(request: Request) -> Response:
+        return door.log_out(request)
+
+    for page in PAGES:
+        app.include_router(page.routes(view))
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
+    return app
+
+
+def status_of(error: FleetError) -> int:
+    if isinstance(error, UnknownTaskError):
+        return 404
+    return 503 if isinstance(error, NotThereError) else 409

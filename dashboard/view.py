@@ -1,0 +1,84 @@
+"""What every page needs: the ledger to read, the catalog, and the templates."""
+
+import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from config.catalog import Catalog
+from config.settings import Settings
+from dashboard import text
+from ledger.connect import Connection
+from ledger.pool import reading_pool
+from workers import flower
+from workers.reading import explained
+from workers.words import duration, span
+
+HERE = Path(__file__).parent
+
+MOST_CONNECTIONS = 4
+
+NAVIGATION = (
+    ("/", "Overview"),
+    ("/tasks", "Tasks"),
+    ("/models", "Models"),
+    ("/workers", "Workers"),
+    ("/schedules", "Schedules"),
+    ("/agents", "Agents"),
+)
+
+
+class View:
+    """The ledger, the catalog and the templates of one dashboard."""
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.pool = reading_pool(settings.dashboard_database_url, name="dashboard", most=MOST_CONNECTIONS)
+        self.templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            finalize=text.visible,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.templates.filters.update(
+            when=text.when,
+            timed=text.timed,
+            money=text.money,
+            count=text.count,
+            shortened=text.shortened,
+            duration=duration,
+        )
+        self.templates.globals.update(
+            navigation=NAVIGATION,
+            flower_url=flower.url(settings),
+            asks_password=settings.dashboard_password_hash is not None,
+            span=span,
+            static={file.name: f"/static/{file.name}?{mark(file)}" for file in (HERE / "static").iterdir()},
+        )
+
+    @contextmanager
+    def reading(self) -> Generator[Connection]:
+        """Lend a connection that cannot write.
+
+        Raises:
+            NotThereError: the ledger does not answer, or is not there in the form that this version knows.
+        """
+        with explained(self.settings.dashboard_database_url), self.pool.connection() as db:
+            yield db
+
+    def page(self, request: Request, name: str, status: int = 200, **values: object) -> HTMLResponse:
+        """Write a page."""
+        template = self.templates.get_template(f"{name}.html")
+        return HTMLResponse(template.render(path=request.url.path, **values), status)
+
+
+def mark(file: Path) -> str:
+    """Mark a file's content, so that browsers fetch it again when it has changed."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
