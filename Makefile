@@ -14,7 +14,7 @@ UV_VERSION := 0.13.9
 
 # What this machine can do. MLX needs Apple silicon; Linux gets it too, for the tests (its CPU backend,
 # 115 MB, glibc 2.35 or newer), and on an Intel Mac pyproject.toml leaves it out.
-EXTRAS ?= host cpu cloud mlx
+EXTRAS ?= host cpu cloud dashboard mlx
 
 BENCHMARKS := pipeline history brain policy cloud cpu_engine mlx_engine spend
 

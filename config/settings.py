@@ -87,6 +87,11 @@ class Settings:
         return socket_folder(self.home)
 
     @property
+    def dashboard_url(self) -> str:
+        host = f"[{self.dashboard_address}]" if ":" in self.dashboard_address else self.dashboard_address
+        return f"http://{host}:{self.dashboard_port}"
+
+    @property
     def broker_url(self) -> str:
         """`redis_url` in Celery's form, which calls a socket `redis+socket://`."""
         return in_celery_form(self.redis_url, socket_scheme="redis+socket")
@@ -261,13 +266,13 @@ def password_hash(environ: Mapping[str, str], name: str) -> str | None:
     value = environ.get(name)
     if value and not value.startswith(ARGON2):
         # The value is not repeated: it may be the password itself.
-        raise SettingsError(name, "...", f"a hash that begins with {ARGON2}: `fleet dashboard --hash-password`")
+        raise SettingsError(
+            name, "...", f"a hash that begins with {ARGON2}: `fleet dashboard --hash-password`"
+        )
     return value or None
 
 
-def networks(
-    environ: Mapping[str, str], name: str, *, default: str
-) -> tuple[IPv4Network | IPv6Network, ...]:
+def networks(environ: Mapping[str, str], name: str, *, default: str) -> tuple[IPv4Network | IPv6Network, ...]:
     value = environ.get(name) or default
     try:
         return tuple(ip_network(part.strip()) for part in value.split(","))

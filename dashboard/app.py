@@ -2,10 +2,8 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-from fastapi import FastAPI, Form, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
@@ -13,11 +11,11 @@ from starlette.middleware.gzip import GZipMiddleware
 from config.catalog import Catalog
 from config.settings import Settings
 from dashboard.door import HEADERS, Door
-from dashboard.pages import models, schedules, task, tasks, workers
+from dashboard.pages import login, models, schedules, task, tasks, texts, workers
 from dashboard.view import HERE, View
 from workers.errors import FleetError, NotThereError, UnknownTaskError
 
-PAGES = (tasks, task, models, workers, schedules)
+PAGES = (tasks, task, texts, models, workers, schedules)
 
 LEAST_TO_COMPRESS = 1000
 
@@ -55,22 +53,7 @@ def make_dashboard(settings: Settings, catalog: Catalog) -> FastAPI:
     def refused(request: Request, error: HTTPException) -> Response:
         return view.page(request, "error", error.status_code, what=f"{error.detail}.")
 
-    @app.get("/login")
-    def login_page(request: Request) -> HTMLResponse:
-        return view.page(request, "login", said=None)
-
-    @app.post("/login")
-    def login(request: Request, password: Annotated[str, Form()] = "") -> Response:
-        answer = door.log_in(request, password)
-        said = {401: "That is not the password.", 429: "Too many tries; wait a minute."}
-        if answer.status_code in said:
-            return view.page(request, "login", answer.status_code, said=said[answer.status_code])
-        return answer
-
-    @app.post("/logout")
-    def logout(request: Request) -> Response:
-        return door.log_out(request)
-
+    app.include_router(login.routes(view, door))
     for page in PAGES:
         app.include_router(page.routes(view))
     app.mount("/static", StaticFiles(directory=HERE / "static"))

@@ -32,6 +32,11 @@ TRIES_S = 60.0
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
+ONLY_HERE = (
+    "The dashboard is open to this machine alone, as localhost. "
+    "FLEET_DASHBOARD_PASSWORD_HASH opens it to others.\n"
+)
+
 OPEN_PATHS = ("/static/", "/login")
 
 HEADERS: Mapping[str, str] = {
@@ -58,10 +63,6 @@ class Door:
         """When wrong passwords came, by address."""
         self.one_at_a_time = Lock()
 
-    @property
-    def asks_password(self) -> bool:
-        return self.settings.dashboard_password_hash is not None
-
     def refusal(self, request: Request) -> Response | None:
         """Answer a request that may not come in; None: it may."""
         if request.method not in SAFE_METHODS and not is_own(request):
@@ -70,19 +71,17 @@ class Door:
             return None
         if self.user(request) or self.has_session(request):
             return None
-        if self.asks_password:
+        return self.way_in(request)
+
+    def way_in(self, request: Request) -> Response | None:
+        """Tell somebody who is not known how to become so; None: nobody has to."""
+        if self.settings.dashboard_password_hash:
             if "HX-Request" in request.headers:
                 return Response(status_code=401, headers={"HX-Redirect": "/login"})
             return RedirectResponse("/login", 303)
         if self.settings.dashboard_user_header:
             return PlainTextResponse("Come in through the proxy that knows who you are.", 403)
-        if is_loopback(request.url.hostname or ""):
-            return None
-        return PlainTextResponse(
-            "The dashboard is open to this machine alone, as localhost. "
-            "FLEET_DASHBOARD_PASSWORD_HASH opens it to others.",
-            421,
-        )
+        return None if is_loopback(request.url.hostname or "") else PlainTextResponse(ONLY_HERE, 421)
 
     def user(self, request: Request) -> str | None:
         """Tell whom a proxy names; None: nobody, or it is not one that is believed."""
@@ -123,7 +122,12 @@ class Door:
         self.sessions[digest(token)] = now
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
-            COOKIE, token, max_age=int(SESSION_S), httponly=True, samesite="lax", secure=self.is_https(request)
+            COOKIE,
+            token,
+            max_age=int(SESSION_S),
+            httponly=True,
+            samesite="lax",
+            secure=self.is_https(request),
         )
         return answer
 

@@ -48,9 +48,8 @@ def when(at: datetime | None) -> Markup:
 
 def timed(text: str | None) -> Markup:
     """Escape a sentence, and mark the moments in it as times."""
-    return Markup(  # noqa: S704 - escaped before the marks are put in
-        MOMENT.sub(r'<time datetime="\1T\2+00:00">\g<0></time>', escape(visible(text or "")))
-    )
+    escaped = str(escape(visible(text or "")))
+    return Markup(MOMENT.sub(r'<time datetime="\1T\2+00:00">\g<0></time>', escaped))  # noqa: S704 - see above
 
 
 def money(usd: Decimal | None) -> str:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
@@ -44,24 +45,27 @@ class View:
             autoescape=True,
             finalize=text.visible,
             undefined=StrictUndefined,
-            trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.templates.filters.update(
-            when=text.when,
-            timed=text.timed,
-            money=text.money,
-            count=text.count,
-            shortened=text.shortened,
-            duration=duration,
-        )
-        self.templates.globals.update(
-            navigation=NAVIGATION,
-            flower_url=flower.url(settings),
-            asks_password=settings.dashboard_password_hash is not None,
-            span=span,
-            static={file.name: f"/static/{file.name}?{mark(file)}" for file in (HERE / "static").iterdir()},
-        )
+        filters: dict[str, Any] = {
+            "when": text.when,
+            "timed": text.timed,
+            "money": text.money,
+            "count": text.count,
+            "shortened": text.shortened,
+            "duration": duration,
+        }
+        self.templates.filters.update(filters)
+        known: dict[str, Any] = {
+            "navigation": NAVIGATION,
+            "flower_url": flower.url(settings),
+            "asks_password": settings.dashboard_password_hash is not None,
+            "span": span,
+            "static": {
+                file.name: f"/static/{file.name}?{mark(file)}" for file in (HERE / "static").iterdir()
+            },
+        }
+        self.templates.globals.update(known)
 
     @contextmanager
     def reading(self) -> Generator[Connection]:

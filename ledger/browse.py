@@ -14,7 +14,8 @@ MOST_LOOKED_AT = 5000
 """Tasks that one page looks at: a filter that fits few of ten million must not read them all."""
 
 LOOKED_AT = """
-    SELECT id, state, profile, focus, agent, accepted_at, finished_at, attempts, error
+    SELECT accepted_at, id, state, profile, focus, agent, finished_at, attempts,
+           coalesce(error ->> 'text', error ->> 'type') AS error
       FROM tasks
      WHERE accepted_at <= coalesce(%(before_at)s, 'infinity'::timestamptz)
        AND (accepted_at, id) < (coalesce(%(before_at)s, 'infinity'::timestamptz),
@@ -26,57 +27,52 @@ LOOKED_AT = """
 ONLY_OPEN = " AND finished_at IS NULL"
 """Those are few, and have an index of their own: they are found however old they are."""
 
-IN_ORDER = " ORDER BY accepted_at DESC, id DESC LIMIT %(most)s"
+IN_ORDER = " ORDER BY accepted_at DESC, id DESC"
 
-OF_TASK = """
-       AND a.queued_at >= looked.accepted_at
-       AND a.queued_at <= coalesce(looked.finished_at, 'infinity'::timestamptz)
-"""
-"""Within these times an attempt was queued, so only the partitions of these months are looked into."""
+MOST = " LIMIT %(most)s"
 
-FITTING = f"""
-    SELECT looked.id, state, profile, focus, agent, accepted_at, looked.finished_at, attempts,
-           coalesce(looked.error ->> 'text', looked.error ->> 'type') AS error,
-           last.model, last.tier, last.outcome, last.claimed_at
+THE_LAST = " OFFSET %(most)s - 1 LIMIT 1"
+
+FITTING = """
+    SELECT looked.*, last.model, last.tier, last.outcome, last.claimed_at
       FROM looked
       LEFT JOIN LATERAL (SELECT model, tier, outcome, claimed_at
-                           FROM attempts a
-                          WHERE a.task_id = looked.id
-                            AND a.number = looked.attempts
-                            {OF_TASK}) AS last ON true
+                           FROM attempts
+                          WHERE task_id = looked.id
+                            AND number = looked.attempts
+                            AND queued_at >= looked.accepted_at
+                            AND queued_at <= coalesce(looked.finished_at, 'infinity'::timestamptz)
+                        ) AS last ON true
      WHERE (%(state)s::text IS NULL OR state = %(state)s)
        AND (%(profile)s::text IS NULL OR profile = %(profile)s)
        AND (%(agent)s::text IS NULL OR agent = %(agent)s)
        AND (%(model)s::text IS NULL OR last.model = %(model)s)
        AND (%(tier)s::text IS NULL OR last.tier = %(tier)s)
-       AND (%(error)s::text IS NULL
-            OR strpos(lower(coalesce(looked.error ->> 'text', '') || ' ' || coalesce(looked.error ->> 'type', '')),
-                      lower(%(error)s)) > 0)
-     ORDER BY accepted_at DESC, looked.id DESC
+       AND (%(error)s::text IS NULL OR strpos(lower(error), lower(%(error)s)) > 0)
+     ORDER BY accepted_at DESC, id DESC
      LIMIT %(rows)s
 """
 
-SUMMED = f"""
-    SELECT looked.*, sums.tokens, sums.cost_usd
-      FROM fitting AS looked
+SUMMED = """
+    SELECT fitting.*, sums.tokens, sums.cost_usd
+      FROM fitting
       LEFT JOIN LATERAL (SELECT sum(prompt_tokens + completion_tokens) AS tokens,
-                                CASE WHEN bool_and(cost_usd IS NOT NULL OR outcome IS NULL)
-                                     THEN sum(cost_usd) END AS cost_usd
-                           FROM attempts a
-                          WHERE a.task_id = looked.id
-                            {OF_TASK}) AS sums ON true
+                                CASE WHEN count(cost_usd) = count(outcome) THEN sum(cost_usd) END AS cost_usd
+                           FROM attempts
+                          WHERE task_id = fitting.id
+                            AND queued_at >= fitting.accepted_at
+                            AND queued_at <= coalesce(fitting.finished_at, 'infinity'::timestamptz)
+                        ) AS sums ON true
      ORDER BY accepted_at DESC, id DESC
 """
+"""The attempts of a task were queued between its acceptance and its end: only the partitions of these months
+are looked into."""
 
-PAGE = f"WITH looked AS ({LOOKED_AT} {IN_ORDER}), fitting AS ({FITTING}) {SUMMED}"
-PAGE_OF_OPEN = f"WITH looked AS ({LOOKED_AT} {ONLY_OPEN} {IN_ORDER}), fitting AS ({FITTING}) {SUMMED}"
+PAGE = f"WITH looked AS ({LOOKED_AT}{IN_ORDER}{MOST}), fitting AS ({FITTING}) {SUMMED}"
 
-LAST_LOOKED_AT = f"""
-    WITH looked AS ({LOOKED_AT} {IN_ORDER})
-    SELECT accepted_at, id
-      FROM looked
-    OFFSET %(most)s - 1
-"""
+PAGE_OF_OPEN = f"WITH looked AS ({LOOKED_AT}{ONLY_OPEN}{IN_ORDER}{MOST}), fitting AS ({FITTING}) {SUMMED}"
+
+LAST_LOOKED_AT = LOOKED_AT + IN_ORDER + THE_LAST
 
 REQUEST = "SELECT request, text_removed_at FROM tasks WHERE id = %(id)s"
 
@@ -108,7 +104,7 @@ class Filter:
     """Of the last attempt, as is the tier."""
     tier: str | None = None
     error: str | None = None
-    """A part of its text or type, in any case."""
+    """A part of its text, or of its type where it has none, in any case."""
     since: datetime | None = None
     until: datetime | None = None
 
@@ -176,7 +172,7 @@ def page(db: Connection, wanted: Filter, before: Place | None, rows: int) -> Lis
     if len(found) > rows:
         return Listed(found[:rows], Place(found[rows - 1].accepted_at, found[rows - 1].id), None)
     last = None if only_open else db.execute(LAST_LOOKED_AT, given).fetchone()
-    return Listed(found, Place(*last) if last else None, last[0] if last else None)
+    return Listed(found, Place(*last[:2]) if last else None, last[0] if last else None)
 
 
 def texts(db: Connection, task_id: UUID) -> Texts:

@@ -12,6 +12,7 @@ from ledger import accounts, attempts, fold, workers
 from ledger.attempts import FinishedAttempt
 from ledger.connect import Connection
 from routing.account import Account
+from ledger.usage import WorkerLoad
 from routing.budgets import Amount
 from routing.candidates import run_by
 from routing.lessons import lesson_from
@@ -23,6 +24,9 @@ from routing.windows import window_start
 
 STALE_S = 10.0
 """A worker that was not seen for so long is no longer counted on: five of its beats."""
+
+SHOWN_S = 3600.0
+"""How long a worker that fell silent is still shown."""
 
 REMEMBERED = timedelta(days=1)
 """How far back failures, successes and paces are read."""
@@ -141,6 +145,11 @@ def read_accounts(db: Connection) -> dict[str, Account]:
     return {
         row.provider: Account(row.asked_at, row.credit_usd, row.is_free_tier) for row in accounts.told(db)
     }
+
+
+def is_there(worker: WorkerLoad) -> bool:
+    """Judge of a worker that is shown as the brain does."""
+    return worker.silent_s < STALE_S
 
 
 def read_slots(db: Connection) -> Counter[str]:

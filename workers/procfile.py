@@ -4,6 +4,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 
 from honcho.environ import parse_procfile
@@ -13,6 +14,8 @@ PLACES = (Path(__file__).with_name("Procfile"), Path(__file__).parents[1] / "Pro
 
 UNLISTED = {f"worker-{lane}": f"fleet worker {lane}" for lane in ("free", "paid", "local", "echo")}
 """Not in the Procfile: without a key, or a model, they end, and honcho ends all with them."""
+
+DASHBOARD = "dashboard"
 
 Command = tuple[str, ...]
 
@@ -31,8 +34,15 @@ def processes(lanes: Collection[str]) -> dict[str, Command]:
     return {
         name: runnable(command)
         for name, command in listed.items()
-        if not is_worker(name) or name.removeprefix("worker-") in lanes
+        if (
+            name.removeprefix("worker-") in lanes if is_worker(name) else name != DASHBOARD or has_dashboard()
+        )
     }
+
+
+def has_dashboard() -> bool:
+    """Tell whether this installation has what `fleet dashboard` needs."""
+    return find_spec("fastapi") is not None
 
 
 def is_worker(process: str) -> bool:

@@ -14,6 +14,7 @@ from config.catalog import Model
 from config.settings import Settings, usual_home, without_password
 from workers import flower
 from workers.lanes import LaneReport
+from workers.procfile import has_dashboard
 
 PYTHON_CALL = (
     """python -c 'from workers import complete; print(complete.delay(profile="social").get(timeout=120))'"""
@@ -51,8 +52,16 @@ def show(
         "Ask it, in another terminal",
         [*(("", line) for line in environment(settings)), ("", SHELL_CALL), ("", PYTHON_CALL)],
     )
-    print_section(console, "See it", [("", "fleet status"), ("", flower.url(settings))])
+    print_section(console, "See it", [("", place) for place in places(settings)])
     console.print("\nCtrl-C here, or `fleet down`, ends all of it.\n", highlight=False)
+
+
+def places(settings: Settings) -> Iterator[str]:
+    """List where to look."""
+    if has_dashboard():
+        yield settings.dashboard_url
+    yield "fleet status"
+    yield flower.url(settings)
 
 
 def parts(settings: Settings, schema: str, new_password: str | None) -> Iterator[Row]:
@@ -90,6 +99,8 @@ def missing(lanes: Sequence[LaneReport]) -> Iterator[Row]:
             by_why[why].append(name)
         for why, named in by_why.items():
             yield ", ".join(named), why
+    if not has_dashboard():
+        yield "dashboard", "its packages are not installed: the extra `dashboard`"
 
 
 def names(models: Sequence[Model]) -> str:

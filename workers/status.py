@@ -23,13 +23,10 @@ from workers import embedded, pidfile
 from workers.app import DISPATCH_QUEUE
 from workers.errors import NotThereError
 from workers.inbox import Inbox
-from workers.picture import STALE_S
+from workers.picture import SHOWN_S, is_there
 from workers.reading import silent
 from workers.screen import fleet_version, print_rows
 from workers.words import duration
-
-REMEMBERED_S = 3600.0
-"""How long a worker that fell silent is still shown."""
 
 REDIS_LIMIT_S = 5.0
 
@@ -55,11 +52,6 @@ class Status:
         return self.leader.is_alive and any(is_there(worker) for worker in self.workers)
 
 
-def is_there(worker: WorkerLoad) -> bool:
-    """Judge as the brain does."""
-    return worker.silent_s < STALE_S
-
-
 def status(settings: Settings) -> Status:
     """Look at the fleet that the settings name.
 
@@ -78,7 +70,7 @@ def status(settings: Settings) -> Status:
         with connect(settings.database_url, name="status") as db:
             return Status(
                 leader=leadership.current(db),
-                workers=usage.workers(db, REMEMBERED_S),
+                workers=usage.workers(db, SHOWN_S),
                 tasks=usage.open_tasks(db),
                 not_accepted=not_accepted,
                 dead_letters=dead_letters,

@@ -1,20 +1,17 @@
 """A task: its life from top to bottom, what was asked and answered, and what can be done with it."""
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
-from dashboard.text import VISIBLE
+from dashboard.pages.texts import answer_text, messages
 from dashboard.view import View
 from ledger import browse, usage
-from ledger.browse import Texts
 from ledger.usage import AttemptInFull
 from workers.again import run_again
 from workers.cancel import OPEN, cancel
@@ -85,21 +82,6 @@ def routes(view: View) -> APIRouter:
                 time.sleep(LOOK_S)
         return RedirectResponse(f"/tasks/{made}?new", 303)
 
-    @router.get("/{task_id}/{name}.txt")
-    def text_file(task_id: UUID, name: str) -> Response:
-        with view.reading() as db:
-            texts = browse.texts(db, task_id)
-        whole = {"prompt": prompt_text(texts), "answer": answer_text(texts.answer)}.get(name)
-        if whole is None:
-            return PlainTextResponse("There is no such text.", 404)
-        return PlainTextResponse(
-            whole.translate(VISIBLE),
-            headers={
-                "Content-Disposition": f'attachment; filename="{name}-{task_id}.txt"',
-                "Content-Security-Policy": "default-src 'none'; sandbox",
-            },
-        )
-
     return router
 
 
@@ -132,27 +114,3 @@ def parts(attempt: AttemptInFull, before: datetime) -> list[tuple[str, float, fl
         )
         for (what, begin), stop in zip(marks, ends, strict=True)
     ]
-
-
-def messages(request: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """List (role, text) of what was asked."""
-    asked: list[dict[str, Any]] = (request or {}).get("messages", [])
-    return [(str(message.get("role")), content_text(message)) for message in asked]
-
-
-def content_text(message: Mapping[str, Any]) -> str:
-    """Write the content of a message; what is not a text is written as JSON."""
-    content = message.get("content")
-    if content is None:
-        content = message.get("tool_calls", "")
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, indent=1)
-
-
-def prompt_text(texts: Texts) -> str | None:
-    if texts.request is None:
-        return None
-    return "\n\n".join(f"[{role}]\n{text}" for role, text in messages(texts.request))
-
-
-def answer_text(answer: Mapping[str, Any] | None) -> str | None:
-    return None if answer is None else content_text(answer["message"])

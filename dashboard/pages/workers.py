@@ -11,7 +11,7 @@ from config.catalog import Catalog
 from dashboard.view import View
 from ledger import leadership, usage
 from ledger.usage import WorkerLoad
-from workers.status import REMEMBERED_S, is_there
+from workers.picture import SHOWN_S, is_there
 
 
 class SeenWorker(NamedTuple):
@@ -32,7 +32,7 @@ def routes(view: View) -> APIRouter:
     @router.get("/workers")
     def workers(request: Request) -> HTMLResponse:
         with view.reading() as db:
-            found = usage.workers(db, REMEMBERED_S)
+            found = usage.workers(db, SHOWN_S)
             leader = leadership.current(db)
             tasks = usage.open_tasks(db)
         seen = [seen_worker(load, view.catalog) for load in found]
@@ -60,4 +60,3 @@ def memory_of(load: WorkerLoad) -> int | None:
         return process.memory_info().rss if "worker" in process.cmdline() else None
     except psutil.Error:
         return None
-

@@ -132,7 +132,9 @@ def beat() -> None:
 
 
 @click.command()
-@click.option("--hash-password", is_flag=True, help="Ask for a password, print its hash, and do nothing else.")
+@click.option(
+    "--hash-password", is_flag=True, help="Ask for a password, print its hash, and do nothing else."
+)
 def dashboard(*, hash_password: bool) -> None:
     """Run the dashboard: what the fleet did, what it cost, what needs attention.
 

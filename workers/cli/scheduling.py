@@ -167,6 +167,6 @@ def writing(name: str) -> Generator["Connection"]:
     except psycopg.OperationalError as error:
         raise silent("Postgres", using.database_url, error) from error
     except psycopg.errors.UndefinedTable as error:
-        raise not_this_version(using) from error
+        raise not_this_version(using.database_url) from error
     except (RedisError, OperationalError) as error:
         raise silent("Redis", using.redis_url, error) from error
