@@ -45,7 +45,7 @@ export UV_PREVIEW_FEATURES := build-dependency-hashes
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos check bench docs fix hooks env lock clean llama check-lock check-places
+.PHONY: help demo test chaos check bench docs fix hooks env lock clean browser llama check-lock check-places
 
 help:  ## list these commands
 	@echo 'make COMMAND [PYTHON=python3.12] [EXTRAS="host cpu"]'
@@ -54,7 +54,7 @@ help:  ## list these commands
 demo: env  ## run a task of every profile on a real model, and show what Postgres has of it
 	@$(BIN)/fleet demo
 
-test: env  ## run the tests; ARGS="-k name" goes to pytest
+test: env browser  ## run the tests; ARGS="-k name" goes to pytest
 	@$(BIN)/pytest $(ARGS)
 
 chaos: env  ## kill and cut everything for minutes, then look that nothing was lost; ARGS="--seed 7 --minutes 3"
@@ -80,6 +80,13 @@ fix: env  ## format, and repair what lint can repair by itself
 
 hooks: env  ## check every commit before it is made
 	@$(BIN)/pre-commit install
+
+browser: env  ## get a Chromium for the tests of the pages
+	@$(BIN)/python -m tests.dashboard.browser || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && echo "installing Debian's chromium" && \
+			apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium > /dev/null; } || \
+		$(BIN)/playwright install chromium || \
+		echo "no Chromium can be had here: the tests that open pages in it are skipped"
 
 env: llama $(INSTALLED)  ## make the environment in .venv, or bring it up to date
 

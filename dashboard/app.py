@@ -11,11 +11,11 @@ from starlette.middleware.gzip import GZipMiddleware
 from config.catalog import Catalog
 from config.settings import Settings
 from dashboard.door import HEADERS, Door
-from dashboard.pages import login, models, schedules, task, tasks, texts, workers
+from dashboard.pages import agents, login, models, overview, schedules, task, tasks, texts, workers
 from dashboard.view import HERE, View
 from workers.errors import FleetError, NotThereError, UnknownTaskError
 
-PAGES = (tasks, task, texts, models, workers, schedules)
+PAGES = (overview, tasks, task, texts, models, workers, schedules, agents)
 
 LEAST_TO_COMPRESS = 1000
 

@@ -10,6 +10,8 @@ from decimal import Decimal
 
 from markupsafe import Markup, escape
 
+from workers.words import duration
+
 CONTROL = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {
     0x0D: None,
     0x7F: "\u2421",
@@ -28,6 +30,8 @@ VISIBLE = CONTROL | {code: f"[U+{code:04X}]" for code in UNSEEN}
 
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) UTC")
 """As `workers.words.moment` writes it."""
+
+SOON_S = 10.0
 
 UNITS = ("", "k", "M", "G", "T")
 
@@ -71,6 +75,13 @@ def count(number: float | None) -> str:
     while value >= 999.5 and unit < len(UNITS) - 1:
         value, unit = value / 1000, unit + 1
     return f"{value:.3g}{' ' if unit else ''}{UNITS[unit]}"
+
+
+def seconds(number: float | None) -> str:
+    """Write how long something took: to the hundredth below ten seconds."""
+    if number is None:
+        return ""
+    return f"{number:.2f} s" if number < SOON_S else duration(number)
 
 
 def shortened(text: str, most: int) -> str:

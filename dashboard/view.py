@@ -52,6 +52,7 @@ class View:
             "timed": text.timed,
             "money": text.money,
             "count": text.count,
+            "seconds": text.seconds,
             "shortened": text.shortened,
             "duration": duration,
         }

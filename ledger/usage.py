@@ -99,6 +99,23 @@ MODELS = """
      ORDER BY model
 """
 
+PERCENTILES = """
+    SELECT count(*) AS answers,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY waited_s) AS waited_p50_s,
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY waited_s) AS waited_p95_s,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY ran_s) AS ran_p50_s,
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY ran_s) AS ran_p95_s
+      FROM (SELECT extract(epoch FROM claimed_at - tasks.accepted_at)::float8 AS waited_s,
+                   extract(epoch FROM latest.finished_at - claimed_at)::float8 AS ran_s
+              FROM (SELECT task_id, claimed_at, finished_at
+                      FROM attempts
+                     WHERE finished_at >= %(since)s
+                       AND outcome = 'succeeded'
+                     ORDER BY finished_at DESC
+                     LIMIT %(most)s) AS latest
+              JOIN tasks ON tasks.id = latest.task_id) AS answered
+"""
+
 SERVER_VERSION = "SELECT current_setting('server_version')"
 
 
@@ -214,6 +231,18 @@ class ModelRecord:
     """Its text, or how the attempt ended if it left none."""
 
 
+@dataclass(frozen=True)
+class Percentiles:
+    """How long the latest answers took; None: there is none."""
+
+    answers: int
+    waited_p50_s: float | None
+    """From the acceptance of the task to the claim of the attempt that answered."""
+    waited_p95_s: float | None
+    ran_p50_s: float | None
+    ran_p95_s: float | None
+
+
 def open_tasks(db: Connection) -> OpenTasks:
     """Count the tasks that have not ended, by state; quick, however many have.
 
@@ -270,6 +299,13 @@ def models(db: Connection, since: datetime) -> list[ModelRecord]:
     """
     with db.cursor(row_factory=class_row(ModelRecord)) as cursor:
         return cursor.execute(MODELS, {"since": since}).fetchall()
+
+
+def percentiles(db: Connection, since: datetime, most: int) -> Percentiles:
+    """Tell how long the latest `most` answers since a moment took."""
+    with db.cursor(row_factory=class_row(Percentiles)) as cursor:
+        found = cursor.execute(PERCENTILES, {"since": since, "most": most}).fetchone()
+    return found or Percentiles(0, None, None, None, None)
 
 
 def server_version(db: Connection) -> str:

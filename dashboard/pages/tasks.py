@@ -39,7 +39,7 @@ def routes(view: View) -> APIRouter:
             found=found,
             asked=asked,
             is_newest=before is None,
-            here=f"/tasks?{urlencode(asked)}",
+            here=address(asked),
             older=older(found, asked),
             states=[("", "any state"), *((state, state) for state in STATES)],
             tiers=[("", "any tier"), *((tier, tier) for tier in TIERS)],
@@ -92,4 +92,8 @@ def older(found: Listed, asked: dict[str, str]) -> str | None:
     if found.older is None:
         return None
     at = (found.older.at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
-    return f"/tasks?{urlencode({**asked, 'before': f'{at}_{found.older.id}'})}"
+    return address({**asked, "before": f"{at}_{found.older.id}"})
+
+
+def address(asked: dict[str, str]) -> str:
+    return f"/tasks?{urlencode(asked)}" if asked else "/tasks"

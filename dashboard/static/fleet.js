@@ -2,11 +2,14 @@
 "use strict";
 
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const ofHour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const ofDayHere = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const ofDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", timeZone: "UTC" });
 const ofToday = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 function localise(root) {
   const today = new Date().toDateString();
-  for (const element of root.querySelectorAll("time[datetime]:not([title])")) {
+  for (const element of root.querySelectorAll("time[datetime]:not([title], [data-day])")) {
     const at = new Date(element.dateTime);
     if (Number.isNaN(at.getTime())) continue;
     element.title = element.textContent;
@@ -23,9 +26,8 @@ function pad(number) {
 
 function fillTimes(root) {
   for (const field of root.querySelectorAll(FIELD)) {
-    const given = field.getAttribute("value");
-    if (!given) continue;
-    const at = new Date(/Z|[+-]\d\d:?\d\d$/.test(given) ? given : `${given}Z`);
+    const at = new Date(field.dataset.at);
+    if (Number.isNaN(at.getTime())) continue;
     field.value = `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}T${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;
   }
 }
@@ -87,6 +89,12 @@ function draw(figure) {
       value: (_, __, ___, at) => (at == null ? "–" : say(values[n][at])),
     };
   });
+  const isDaily = rows[0].cells[0].querySelector("[data-day]") !== null;
+  const sayTime = (at) => {
+    const day = new Date(at * 1000);
+    if (isDaily) return ofDay.format(day);
+    return day.getHours() + day.getMinutes() === 0 ? ofDayHere.format(day) : ofHour.format(day);
+  };
   const axis = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 } };
   const order = names.map((_, n) => (isStacked ? names.length - 1 - n : n));
   place.replaceChildren();
@@ -96,8 +104,8 @@ function draw(figure) {
       height: 240,
       cursor: { y: false },
       scales: { y: isLog ? { distr: 3 } : { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
-      axes: [axis, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : say(tick))) }],
-      series: [{ value: (_, at) => (at == null ? "–" : exact.format(new Date(at * 1000))) }, ...order.map((n) => series[n])],
+      axes: [{ ...axis, values: (_, ticks) => ticks.map(sayTime) }, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : say(tick))) }],
+      series: [{ label: isDaily ? "Day" : "Hour", value: (_, at) => (at == null ? "–" : (isDaily ? ofDay : exact).format(new Date(at * 1000))) }, ...order.map((n) => series[n])],
     },
     [times, ...order.map((n) => shown[n])],
     place,
@@ -130,6 +138,9 @@ document.addEventListener("htmx:afterSwap", () => {
   localise(document);
   drawAll(document);
 });
+
+// "Today" on the overview begins at the reader's midnight.
+document.cookie = `zone=${Intl.DateTimeFormat().resolvedOptions().timeZone}; path=/; max-age=31536000; SameSite=Lax`;
 
 localise(document);
 fillTimes(document);

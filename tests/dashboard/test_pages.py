@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
-from dashboard.pages.models import quotas
 from dashboard.pages.texts import content_text
+from dashboard.quota import quotas
 from ledger import tasks
 from ledger.connect import Connection
 from ledger.pool import reading_pool
