@@ -12,7 +12,7 @@ from config.catalog import Catalog
 from config.settings import Settings
 from dashboard.door import HEADERS, Door
 from dashboard.pages import agents, login, models, overview, schedules, task, tasks, texts, workers
-from dashboard.view import HERE, View
+from dashboard.view import STATIC, View
 from workers.errors import FleetError, NotThereError, UnknownTaskError
 
 PAGES = (overview, tasks, task, texts, models, workers, schedules, agents)
@@ -56,7 +56,7 @@ def make_dashboard(settings: Settings, catalog: Catalog) -> FastAPI:
     app.include_router(login.routes(view, door))
     for page in PAGES:
         app.include_router(page.routes(view))
-    app.mount("/static", StaticFiles(directory=HERE / "static"))
+    app.mount("/static", StaticFiles(directory=STATIC))
     return app
 
 

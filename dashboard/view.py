@@ -21,6 +21,8 @@ from workers.words import duration, span
 
 HERE = Path(__file__).parent
 
+STATIC = HERE / "static"
+
 MOST_CONNECTIONS = 4
 
 NAVIGATION = (
@@ -62,9 +64,7 @@ class View:
             "flower_url": flower.url(settings),
             "asks_password": settings.dashboard_password_hash is not None,
             "span": span,
-            "static": {
-                file.name: f"/static/{file.name}?{mark(file)}" for file in (HERE / "static").iterdir()
-            },
+            "static": {file.name: f"/static/{file.name}?{mark(file)}" for file in STATIC.iterdir()},
         }
         self.templates.globals.update(known)
 
