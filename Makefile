@@ -20,6 +20,7 @@ BENCHMARKS := pipeline history brain policy cloud cpu_engine mlx_engine spend
 
 # What tests and checks need besides; an image leaves it out: make env DEV=
 DEV ?= --group dev
+BENCHMARKS := pipeline history brain policy cloud dashboard
 
 UV := .cache/uv/bin/uv
 VENV := .venv

@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from config.catalog import Catalog
 from config.settings import Settings
 from dashboard.door import HEADERS, Door
+from dashboard.metrics import exposition
 from dashboard.pages import agents, login, models, overview, schedules, task, tasks, texts, workers
 from dashboard.view import STATIC, View
 from workers.errors import FleetError, NotThereError, UnknownTaskError
@@ -38,7 +40,8 @@ def make_dashboard(settings: Settings, catalog: Catalog) -> FastAPI:
 
     @app.middleware("http")
     async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        answer = door.refusal(request) or await go_on(request)
+        refusal = await run_in_threadpool(door.refusal, request)  # a password takes a while to look at
+        answer = refusal or await go_on(request)
         for name, value in HEADERS.items():
             answer.headers.setdefault(name, value)
         kept = request.url.path.startswith("/static/") and request.url.query
@@ -56,6 +59,12 @@ def make_dashboard(settings: Settings, catalog: Catalog) -> FastAPI:
     app.include_router(login.routes(view, door))
     for page in PAGES:
         app.include_router(page.routes(view))
+
+    @app.get("/metrics")
+    def metrics(request: Request) -> Response:
+        body, content_type = exposition(view.reading, request.headers.get("Accept", ""))
+        return Response(body, media_type=content_type)
+
     app.mount("/static", StaticFiles(directory=STATIC))
     return app
 

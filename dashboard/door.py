@@ -8,6 +8,7 @@ has asked for one, lets others in. What changes something must come from the das
 import hashlib
 import secrets
 import time
+from base64 import b64decode
 from collections.abc import Mapping
 from ipaddress import ip_address
 from threading import Lock
@@ -69,7 +70,7 @@ class Door:
             return PlainTextResponse("This form came from another site. Go back and try again.", 403)
         if request.url.path.startswith(OPEN_PATHS):
             return None
-        if self.user(request) or self.has_session(request):
+        if self.user(request) or self.has_session(request) or self.may_scrape(request):
             return None
         return self.way_in(request)
 
@@ -82,6 +83,17 @@ class Door:
         if self.settings.dashboard_user_header:
             return PlainTextResponse("Come in through the proxy that knows who you are.", 403)
         return None if is_loopback(request.url.hostname or "") else PlainTextResponse(ONLY_HERE, 421)
+
+    def may_scrape(self, request: Request) -> bool:
+        """Tell whether Prometheus gives the password for its metrics; it has no session."""
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if request.url.path != "/metrics" or scheme.lower() != "basic":
+            return False
+        try:
+            password = b64decode(given, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return False
+        return self.check(request, password) is None
 
     def user(self, request: Request) -> str | None:
         """Tell whom a proxy names; None: nobody, or it is not one that is believed."""
@@ -106,20 +118,13 @@ class Door:
 
     def log_in(self, request: Request, password: str) -> Response:
         """Answer a password: with a session, or with why not."""
-        peer = request.client.host if request.client else ""
-        with self.one_at_a_time:  # a hash takes 64 MB and 50 ms of a processor
-            now = time.monotonic()
-            recent = [at for at in self.failures.get(peer, []) if now - at < TRIES_S]
-            if len(recent) >= TRIES:
-                return Response(status_code=429)
-            if not matches(self.settings.dashboard_password_hash, password):
-                self.failures = {at: when for at, when in self.failures.items() if now - when[-1] < TRIES_S}
-                self.failures[peer] = [*recent, now]
-                return Response(status_code=401)
+        refused = self.check(request, password)
+        if refused is not None:
+            return Response(status_code=refused)
         token = secrets.token_urlsafe(32)
         if len(self.sessions) >= MOST_SESSIONS:
             del self.sessions[min(self.sessions, key=lambda each: self.sessions[each])]
-        self.sessions[digest(token)] = now
+        self.sessions[digest(token)] = time.monotonic()
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             COOKIE,
@@ -130,6 +135,24 @@ class Door:
             secure=self.is_https(request),
         )
         return answer
+
+    def check(self, request: Request, password: str) -> int | None:
+        """Look at a password.
+
+        Returns:
+            The HTTP status that refuses it; None: it is the right one.
+        """
+        peer = request.client.host if request.client else ""
+        with self.one_at_a_time:  # a hash takes 64 MB and 50 ms of a processor
+            now = time.monotonic()
+            recent = [at for at in self.failures.get(peer, []) if now - at < TRIES_S]
+            if len(recent) >= TRIES:
+                return 429
+            if matches(self.settings.dashboard_password_hash, password):
+                return None
+            self.failures = {at: when for at, when in self.failures.items() if now - when[-1] < TRIES_S}
+            self.failures[peer] = [*recent, now]
+            return 401
 
     def log_out(self, request: Request) -> Response:
         self.sessions.pop(digest(request.cookies.get(COOKIE, "")), None)

@@ -1,4 +1,4 @@
-"""The pictures of the docs: `python -m tests.dashboard.screenshots [FOLDER]`."""
+"""The pictures of the docs: `python -m tests.dashboard.screenshots`; with a FOLDER, all there are."""
 
 import shutil
 import sys
@@ -10,10 +10,14 @@ from config.settings import SHIPPED_CONFIG
 from ledger.connect import connect
 from tests.dashboard import demo
 from tests.dashboard.browser import chromium
-from tests.dashboard.site import PHONE, WIDE, Site
+from tests.dashboard.site import PHONE, WIDE, Scheme, Site
 from tests.fleet.processes import Fleet
 
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
+
 SIZES = {"wide": WIDE, "phone": PHONE}
+
+IN_DOCS = ("overview-wide-light", "task-wide-dark", "tasks-phone-dark")
 
 IMAGES = Path(__file__).parents[2] / "docs/images"
 
@@ -39,13 +43,15 @@ def take(folder: Path) -> None:
             "agents": "/agents?days=30",
         }
         with chromium() as browser:
-            for scheme, (size, viewport) in product(("light", "dark"), SIZES.items()):
+            for scheme, (size, viewport) in product(SCHEMES, SIZES.items()):
                 context = browser.new_context(viewport=viewport, color_scheme=scheme, locale="en-GB")
                 page = context.new_page()
                 for name, path in pages.items():
-                    page.goto(site.url + path)
-                    page.wait_for_load_state("networkidle")
-                    page.screenshot(path=folder / f"{name}-{size}-{scheme}.png", full_page=size == "phone")
+                    image = f"{name}-{size}-{scheme}"
+                    if folder != IMAGES or image in IN_DOCS:
+                        page.goto(site.url + path)
+                        page.wait_for_load_state("networkidle")
+                        page.screenshot(path=folder / f"{image}.png", full_page=folder != IMAGES)
                 context.close()
     finally:
         fleet.end()

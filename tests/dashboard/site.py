@@ -4,12 +4,16 @@ import socket
 import time
 import urllib.request
 from contextlib import closing
+from typing import Literal
 
 import pytest
+from playwright.sync_api import ViewportSize
 
 from tests.fleet.processes import Fleet
 
-WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+WIDE, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
+
+Scheme = Literal["light", "dark"]
 
 OPEN_S = 60
 

@@ -1,18 +1,17 @@
 """The pages in a real Chromium: they work, nobody is locked out of them, and nothing hostile runs."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from dashboard.door import hashed
 from tests.dashboard.browser import chromium
-from tests.dashboard.site import PHONE, WIDE, Site
+from tests.dashboard.site import PHONE, WIDE, Scheme, Site
 from tests.fleet.processes import Fleet
 
 CATALOG = Path(__file__).parents[1] / "catalogs/echo"
@@ -63,8 +62,12 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def context(browser: Browser, **options: Any) -> Iterator[BrowserContext]:
-    opened = browser.new_context(**{"viewport": WIDE, "timezone_id": ZONE, "locale": "en-GB", **options})
+def context(
+    browser: Browser, *, viewport: ViewportSize = WIDE, color_scheme: Scheme = "light"
+) -> Generator[BrowserContext]:
+    opened = browser.new_context(
+        viewport=viewport, color_scheme=color_scheme, timezone_id=ZONE, locale="en-GB"
+    )
     yield opened
     opened.close()
 
@@ -92,7 +95,7 @@ def task_with(fleet: Fleet, state: str) -> str:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_every_page_is_whole_and_shuts_nobody_out(
-    browser: Browser, site: Site, fleet: Fleet, scheme: Any, size: dict[str, int]
+    browser: Browser, site: Site, fleet: Fleet, scheme: Scheme, size: ViewportSize
 ):
     """Seen by axe-core, with both colours and on a phone; nothing is wider than the screen."""
     tasks = [f"/tasks/{task_with(fleet, state)}" for state in ("succeeded", "failed", "held")]
@@ -194,7 +197,7 @@ def test_a_task_is_run_again_as_it_was_asked(page: Page, site: Site, fleet: Flee
 
     expect(page.locator(".title .state")).to_have_text("succeeded")
     expect(page.locator("#answer")).to_have_text("Once more?")
-    assert first.id not in page.url
+    assert str(first.id) not in page.url
     same = """
         SELECT count(DISTINCT (request, needs, profile, focus, model, agent, priority, metadata)) = 1
                AND count(*) = 2

@@ -121,6 +121,21 @@ def test_a_form_of_our_own_pages_is_heard(pages: TestClient):
     assert pages.post(path, headers=OWN).status_code == 404
 
 
+def test_prometheus_reads_the_metrics_with_the_password_and_nothing_else(
+    visit: Visit, with_password: dict[str, str]
+):
+    """A scraper fills in no form."""
+    client = visit(peer="10.0.0.9", host="http://fleet.example", **with_password)
+
+    assert client.get("/metrics").status_code == 303
+    assert client.get("/metrics", auth=("prometheus", "wrong")).status_code == 303
+    assert client.get("/metrics", headers={"Authorization": "Basic ?"}).status_code == 303
+    assert client.get("/tasks", auth=("prometheus", PASSWORD)).status_code == 303
+    found = client.get("/metrics", auth=("prometheus", PASSWORD))
+    assert found.headers["Content-Type"].startswith("text/plain")
+    assert "fleet_brain_leading 0.0" in found.text
+
+
 def test_a_proxy_names_who_comes_in(visit: Visit):
     """Only the proxy is believed: anybody can write a header."""
     by_proxy = {"FLEET_DASHBOARD_USER_HEADER": "X-Forwarded-User", "FLEET_DASHBOARD_PROXIES": "10.0.0.0/24"}

@@ -35,7 +35,7 @@ def reader_url(db: Connection, db_url: str):
     for statement in statements(PAGE):
         db.execute(statement)
     yield db_url.replace("user=postgres", f"user={ROLE}")
-    db.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(ROLE)).as_string())
+    db.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(ROLE)))
 
 
 def test_every_page_works_for_a_role_that_can_only_read(
@@ -56,4 +56,4 @@ def test_the_role_cannot_write_even_where_it_says_that_it_may(reader_url: str):
         db.execute("SET default_transaction_read_only = off")
         for statement in ("DELETE FROM attempts", "UPDATE leadership SET epoch = 9", "CREATE TABLE mine ()"):
             with pytest.raises(InsufficientPrivilege):
-                db.execute(statement)
+                db.execute(statement.encode())

@@ -51,7 +51,7 @@ def all_pages(db: Connection, wanted: Filter, rows: int = 10) -> list[ListedTask
 
 def ids(db: Connection, where: Any) -> list[UUID]:
     query = f"SELECT id FROM tasks WHERE {where} ORDER BY accepted_at DESC, id DESC"
-    return [row[0] for row in db.execute(query)]
+    return [row[0] for row in db.execute(query.encode())]
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_page_reads_along_indexes(filled: Connection, query: Any):
         "rows": 51,
     }
 
-    steps = "\n".join(row[0] for row in filled.execute(f"EXPLAIN {query}", given))
+    steps = "\n".join(row[0] for row in filled.execute(f"EXPLAIN {query}".encode(), given))
 
     assert "Seq Scan" not in steps
     assert "tasks_by_acceptance" in steps or "tasks_open" in steps
