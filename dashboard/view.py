@@ -15,7 +15,6 @@ from config.settings import Settings
 from dashboard import text
 from ledger.connect import Connection
 from ledger.pool import reading_pool
-from workers import flower
 from workers.reading import explained
 from workers.words import duration, span
 
@@ -61,7 +60,6 @@ class View:
         self.templates.filters.update(filters)
         known: dict[str, Any] = {
             "navigation": NAVIGATION,
-            "flower_url": flower.url(settings),
             "asks_password": settings.dashboard_password_hash is not None,
             "span": span,
             "static": {file.name: f"/static/{file.name}?{mark(file)}" for file in STATIC.iterdir()},
@@ -78,10 +76,17 @@ class View:
         with explained(self.settings.dashboard_database_url), self.pool.connection() as db:
             yield db
 
+    def flower_url(self, request: Request) -> str:
+        """Tell where Flower is for the reader: on the host that the dashboard was asked at."""
+        host = request.url.hostname or "localhost"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.settings.flower_port}"
+
     def page(self, request: Request, name: str, status: int = 200, **values: object) -> HTMLResponse:
         """Write a page."""
         template = self.templates.get_template(f"{name}.html")
-        return HTMLResponse(template.render(path=request.url.path, **values), status)
+        return HTMLResponse(
+            template.render(path=request.url.path, flower_url=self.flower_url(request), **values), status
+        )
 
 
 def mark(file: Path) -> str:

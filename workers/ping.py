@@ -18,8 +18,8 @@ def ping(app: Celery, settings: Settings, role: str) -> list[str]:
 
     Args:
         app: the fleet's.
-        settings: tell where Flower listens.
-        role: `dispatcher`, `flower`, or the kind of a worker.
+        settings: tell where Flower and the dashboard listen.
+        role: `dispatcher`, `flower`, `dashboard`, or the kind of a worker.
 
     Returns:
         The names of those that answer.
@@ -29,6 +29,8 @@ def ping(app: Celery, settings: Settings, role: str) -> list[str]:
     """
     if role == "flower":
         return [answering_page(f"{flower_url(settings)}/healthcheck")]
+    if role == "dashboard":
+        return [answering_page(f"{settings.dashboard_url}/login")]
     replies: list[dict[str, dict[str, str]]] = app.control.broadcast(
         "ping", reply=True, timeout=ANSWERS_WITHIN_S
     )

@@ -36,7 +36,9 @@ def status(*, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("role", type=click.Choice(["dispatcher", "cpu", "free", "paid", "local", "echo", "flower"]))
+@click.argument(
+    "role", type=click.Choice(["dispatcher", "cpu", "free", "paid", "local", "echo", "flower", "dashboard"])
+)
 def ping(role: str) -> None:
     """Ask the processes of a ROLE on this host whether they live, and print their names.
 
