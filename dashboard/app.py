@@ -33,6 +33,7 @@ def make_dashboard(settings: Settings, catalog: Catalog) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         view.pool.open(wait=False)
         yield
+        view.memory.close()
         view.pool.close()
 
     app = FastAPI(title="Aria Fleet", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

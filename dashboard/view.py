@@ -13,8 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from config.catalog import Catalog
 from config.settings import Settings
 from dashboard import text
+from dashboard.memory import Memory
 from ledger.connect import Connection
 from ledger.pool import reading_pool
+from workers.model_states import ModelState, model_states
 from workers.reading import explained
 from workers.words import duration, span
 
@@ -23,6 +25,8 @@ HERE = Path(__file__).parent
 STATIC = HERE / "static"
 
 MOST_CONNECTIONS = 4
+
+MODELS_FRESH_S = 3.0
 
 NAVIGATION = (
     ("/", "Overview"),
@@ -41,6 +45,7 @@ class View:
         self.settings = settings
         self.catalog = catalog
         self.pool = reading_pool(settings.dashboard_database_url, name="dashboard", most=MOST_CONNECTIONS)
+        self.memory = Memory(self.reading)
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
@@ -65,6 +70,10 @@ class View:
             "static": {file.name: f"/static/{file.name}?{mark(file)}" for file in STATIC.iterdir()},
         }
         self.templates.globals.update(known)
+
+    def models(self) -> list[ModelState]:
+        """Look at all models, as `fleet models` does."""
+        return self.memory.recall("models", MODELS_FRESH_S, lambda db: model_states(db, self.catalog))
 
     @contextmanager
     def reading(self) -> Generator[Connection]:

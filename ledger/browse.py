@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 
 from ledger.connect import Connection
 
-MOST_LOOKED_AT = 5000
+MOST_LOOKED_AT = 3000
 """Tasks that one page looks at: a filter that fits few of ten million must not read them all."""
 
 LOOKED_AT = """

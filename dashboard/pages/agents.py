@@ -14,6 +14,9 @@ BY: Mapping[str, By] = {"agent": "agent", "profile": "profile", "model": "model"
 
 DAYS = {"1": "last day", "7": "last 7 days", "30": "last 30 days", "365": "last year"}
 
+FRESH_S = {"1": 5.0, "7": 5.0, "30": 10.0, "365": 60.0}
+"""How old the sums may be: a year that takes long to add up changes little in a minute."""
+
 MOST_SHOWN = 200
 """Groups on the page; the others are in `fleet spend`."""
 
@@ -26,9 +29,16 @@ def routes(view: View) -> APIRouter:
     def agents(request: Request, by: str = "agent", days: str = "7") -> HTMLResponse:
         by, days = BY.get(by, "agent"), days if days in DAYS else "7"
         since = datetime.now(UTC) - timedelta(days=int(days))
-        with view.reading() as db:
-            found = spend(db, since, by=(BY[by],), primary=primary_prices(view.catalog))
-        found.sort(key=lambda each: (each.cost_usd, each.tokens), reverse=True)
+        primary = primary_prices(view.catalog)
+        found = view.memory.recall(
+            ("spend", by, days),
+            FRESH_S[days],
+            lambda db: sorted(
+                spend(db, since, by=(BY[by],), primary=primary),
+                key=lambda each: (each.cost_usd, each.tokens),
+                reverse=True,
+            ),
+        )
         return view.page(
             request,
             "agents",

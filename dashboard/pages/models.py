@@ -7,10 +7,13 @@ from fastapi.responses import HTMLResponse
 
 from dashboard.quota import quotas
 from dashboard.view import View
-from ledger.spend import spend
-from workers.model_states import model_states, prices
+from ledger.connect import Connection
+from ledger.spend import Spend, spend
+from workers.model_states import prices
 
 A_MONTH = timedelta(days=30)
+
+SPENT_FRESH_S = 10.0
 
 
 def routes(view: View) -> APIRouter:
@@ -19,9 +22,8 @@ def routes(view: View) -> APIRouter:
 
     @router.get("/models")
     def models(request: Request) -> HTMLResponse:
-        with view.reading() as db:
-            found = model_states(db, view.catalog)
-            spent = {row.key[0]: row for row in spend(db, datetime.now(UTC) - A_MONTH, by=("model",))}
+        found = view.models()
+        spent = view.memory.recall("spent", SPENT_FRESH_S, spent_by_model)
         today = datetime.now(UTC).date()
         return view.page(
             request,
@@ -35,3 +37,8 @@ def routes(view: View) -> APIRouter:
         )
 
     return router
+
+
+def spent_by_model(db: Connection) -> dict[str, Spend]:
+    """Add up the last 30 days of each model."""
+    return {row.key[0]: row for row in spend(db, datetime.now(UTC) - A_MONTH, by=("model",))}

@@ -1,5 +1,6 @@
 """The overview: what was spent and saved, what runs, and what needs attention."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,18 +18,30 @@ from dashboard.view import View
 from ledger import leadership, usage
 from ledger.connect import Connection
 from ledger.spend import By, PricePeriods, Spend, spend
-from workers.model_states import model_states
 from workers.picture import SHOWN_S
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 
-RANGES: Mapping[str, tuple[timedelta, By]] = {
-    "24h": (DAY, "hour"),
-    "7d": (7 * DAY, "hour"),
-    "30d": (30 * DAY, "day"),
-    "1y": (365 * DAY, "day"),
+
+class Range(NamedTuple):
+    """What a chart can show."""
+
+    name: str
+    columns: int
+    step: timedelta
+    each: str
+    """What a column stands for."""
+
+
+RANGES: Mapping[str, Range] = {
+    "24h": Range("24 hours", 24, HOUR, "hour"),
+    "7d": Range("7 days", 7 * 24, HOUR, "hour"),
+    "30d": Range("30 days", 30, DAY, "day"),
+    "1y": Range("1 year", 52, WEEK, "week"),
 }
-"""What the charts can show, and the grain of it."""
+
+FRESH_S = {"24h": 5.0, "7d": 10.0, "30d": 10.0, "1y": 60.0}
+"""How old a chart may be: a year that takes long to add up changes little in a minute."""
 
 OUTCOMES = ("succeeded", "failed", "rejected", "lost", "cancelled")
 
@@ -66,17 +79,19 @@ def routes(view: View) -> APIRouter:
     def overview(request: Request, over: str = "24h") -> HTMLResponse:
         over = over if over in RANGES else "24h"
         now, zone = datetime.now(UTC), zone_of(request.cookies.get("zone"))
-        primary = primary_prices(view.catalog)
+        primary, recall, fresh_s = primary_prices(view.catalog), view.memory.recall, FRESH_S[over]
+        values: dict[str, Any] = {
+            "periods": recall(("periods", zone.key), 5.0, lambda db: periods(db, now, zone, primary)),
+            "tokens": recall(("tokens", over), fresh_s, lambda db: chart(db, now, over, "tier", TIERS)),
+            "outcomes": recall(
+                ("outcomes", over), fresh_s, lambda db: chart(db, now, over, "outcome", OUTCOMES)
+            ),
+            "times": recall("times", 5.0, lambda db: usage.percentiles(db, now - DAY, MOST_TIMED)),
+        }
+        models = view.models()
         with view.reading() as db:
-            models = model_states(db, view.catalog)
             workers = usage.workers(db, SHOWN_S)
             leader, tasks = leadership.current(db), usage.open_tasks(db)
-            values: dict[str, Any] = {
-                "periods": periods(db, now, zone, primary),
-                "tokens": chart(db, now, over, "tier", TIERS),
-                "outcomes": chart(db, now, over, "outcome", OUTCOMES),
-                "times": usage.percentiles(db, now - DAY, MOST_TIMED),
-            }
         budgets = {name: left for each in models for name, left in each.left.items() if is_budget(name)}
         return view.page(
             request,
@@ -84,7 +99,7 @@ def routes(view: View) -> APIRouter:
             **values,
             over=over,
             ranges=RANGES,
-            grain=RANGES[over][1],
+            shown=RANGES[over],
             zone=zone.key,
             primary=view.catalog.routing.primary,
             tasks=tasks,
@@ -117,17 +132,17 @@ def periods(db: Connection, now: datetime, zone: ZoneInfo, primary: PricePeriods
 
 
 def chart(db: Connection, now: datetime, over: str, by: By, names: Sequence[str]) -> Chart:
-    """Add up tokens by tier, or attempts by outcome, for every hour or day up to now."""
-    long, grain = RANGES[over]
-    step = HOUR if grain == "hour" else DAY
-    begin = (now - long + step).replace(minute=0, second=0, microsecond=0)
+    """Add up tokens by tier, or attempts by outcome, in columns up to now."""
+    shown = RANGES[over]
+    grain: By = "hour" if shown.step == HOUR else "day"
+    last = now.replace(minute=0, second=0, microsecond=0)
     if grain == "day":
-        begin = begin.replace(hour=0)
-    found: dict[tuple[datetime, str], int] = {}
+        last = last.replace(hour=0) - (shown.step - DAY)
+    begin = last - (shown.columns - 1) * shown.step
+    sums: Counter[tuple[int, str]] = Counter()
     for row in spend(db, begin, by=(grain, by)):
         at, name = row.key
         moment = at if isinstance(at, datetime) else datetime(at.year, at.month, at.day, tzinfo=UTC)
-        found[moment.astimezone(UTC), name] = row.tokens if by == "tier" else row.attempts
-    steps = int((now - begin) / step) + 1
-    moments = [begin + number * step for number in range(steps)]
-    return Chart(names, [(at, [found.get((at, name), 0) for name in names]) for at in moments])
+        sums[(moment - begin) // shown.step, name] += row.tokens if by == "tier" else row.attempts
+    columns = range(shown.columns)
+    return Chart(names, [(begin + n * shown.step, [sums[n, name] for name in names]) for n in columns])

@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from html.parser import HTMLParser
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -10,6 +12,7 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
+from dashboard.memory import Memory
 from dashboard.pages.texts import content_text
 from dashboard.quota import quotas
 from ledger import tasks
@@ -173,6 +176,26 @@ def test_quotas_are_read_out_of_what_is_said_to_be_left():
     )
 
     assert [(each.left, each.allowed) for each in found] == [(18, 20), (1000, 1000), (4.25, 5), (10, 1000)]
+
+
+def test_what_takes_long_is_made_once_and_anew_behind_the_readers_back(db: Connection):
+    """Ten windows with the overview open must not add up a year ten times every ten seconds."""
+    made: list[int] = []
+
+    def make(_: Connection) -> int:
+        made.append(len(made))
+        return made[-1]
+
+    memory = Memory(lambda: nullcontext(db))
+
+    assert [memory.recall("a", 60, make) for _ in range(3)] == [0, 0, 0]
+    assert memory.recall("b", 60, make) == 1
+    memory.kept["a"] = memory.kept["a"]._replace(at=time.monotonic() - 61)
+    assert memory.recall("a", 60, make) == 0
+    memory.close()
+    assert memory.kept["a"].value == 2
+    memory.kept["a"] = memory.kept["a"]._replace(at=time.monotonic() - 301)
+    assert memory.recall("a", 60, make) == 3
 
 
 def test_content_that_is_no_text_is_shown_as_json():
