@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -39,6 +39,13 @@ HALF_A_YEAR_AGO = """
      ORDER BY accepted_at DESC
      LIMIT 1
 """
+
+NAMED: Mapping[str, LiteralString] = {
+    "last": LAST_TASK,
+    "failed": A_FAILED_TASK,
+    "old": HALF_A_YEAR_AGO,
+}
+"""What the addresses of pages name."""
 
 PAGES: Mapping[str, str] = {
     "overview, 24 hours": "/",
@@ -88,11 +95,7 @@ def ask(base: str, path: str, rounds: int) -> Asked:
 def paths(database_url: str) -> dict[str, str]:
     """Fill in the ids of tasks."""
     with psycopg.connect(database_url) as db:
-        found = {
-            name: str(row[0])
-            for name, query in (("last", LAST_TASK), ("failed", A_FAILED_TASK), ("old", HALF_A_YEAR_AGO))
-            if (row := db.execute(query).fetchone())
-        }
+        found = {name: str(row[0]) for name, query in NAMED.items() if (row := db.execute(query).fetchone())}
     return {name: path.format(**found) for name, path in PAGES.items()}
 
 

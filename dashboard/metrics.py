@@ -4,12 +4,10 @@ So it counts on from where it was when this process, or the whole fleet, is star
 down: what lost and cancelled attempts cost may be corrected, so it is a gauge of its own.
 """
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -36,23 +34,6 @@ REMEMBERED_S = 60.0
 
 Reading = Callable[[], AbstractContextManager[Connection]]
 Sample = tuple[Sequence[str], float]
-
-
-def make_metrics(reading: Reading) -> Callable[..., Awaitable[None]]:
-    """Make the ASGI application of `/metrics`.
-
-    Args:
-        reading: opens the ledger, for one answer.
-    """
-
-    async def answer(scope: dict[str, Any], _receive: object, send: Callable[..., Awaitable[None]]) -> None:
-        accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
-        body, content_type = await asyncio.to_thread(exposition, reading, accept)
-        headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    return answer
 
 
 def exposition(reading: Reading, accept: str = "") -> tuple[bytes, str]:

@@ -1,6 +1,5 @@
 """What Prometheus reads of the fleet, and the alerts and charts that are made of it."""
 
-import asyncio
 import json
 import re
 import shutil
@@ -11,13 +10,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
 
 import dashboard
-from dashboard.metrics import exposition, make_metrics
+from dashboard.metrics import exposition
 from ledger import attempts, leadership, rollup, tasks, unfinished, workers
 from ledger.connect import Connection, connect
 from tests.ledger.made import a_finish, a_placement, a_task
@@ -136,17 +135,10 @@ def test_names_and_units_follow_the_convention(busy: Connection):
         assert not re.search(r"_(ms|minutes|milliseconds|kb)(_|$)", name)
 
 
-def test_it_is_served_over_http(busy: Connection, db_url: str):
-    """What the dashboard mounts is asked by Prometheus in its own dialect, and by people in a browser."""
-    served = make_metrics(lambda: connect(db_url, name="metrics"))
-
-    async def ask(accept: str) -> httpx.Response:
-        transport = httpx.ASGITransport(app=served)
-        async with httpx.AsyncClient(transport=transport, base_url="http://fleet") as client:
-            return await client.get("/metrics", headers={"Accept": accept})
-
-    for_people = asyncio.run(ask("text/html"))
-    for_prometheus = asyncio.run(ask("application/openmetrics-text; version=1.0.0"))
+def test_it_is_served_over_http(busy: Connection, pages: TestClient):
+    """It is asked by Prometheus in its own dialect, and by people in a browser."""
+    for_people = pages.get("/metrics", headers={"Accept": "text/html"})
+    for_prometheus = pages.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
 
     assert for_people.headers["content-type"].startswith("text/plain")
     assert 'fleet_attempts_total{model="kimi",outcome="lost",tier="paid"} 1.0' in for_people.text
