@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from config.catalog import Catalog
+from config.errors import ConfigError
 from config.settings import Settings
 from dashboard.door import HEADERS, Door
 from dashboard.metrics import exposition
@@ -49,8 +50,9 @@ def make_dashboard(settings: Settings, catalog: Catalog) -> FastAPI:
         answer.headers.setdefault("Cache-Control", A_YEAR if kept else "no-store")
         return answer
 
+    @app.exception_handler(ConfigError)
     @app.exception_handler(FleetError)
-    def cannot(request: Request, error: FleetError) -> Response:
+    def cannot(request: Request, error: FleetError | ConfigError) -> Response:
         return view.page(request, "error", status_of(error), what=str(error))
 
     @app.exception_handler(HTTPException)
@@ -70,7 +72,7 @@ def make_dashboard(settings: Settings, catalog: Catalog) -> FastAPI:
     return app
 
 
-def status_of(error: FleetError) -> int:
+def status_of(error: FleetError | ConfigError) -> int:
     if isinstance(error, UnknownTaskError):
         return 404
     return 503 if isinstance(error, NotThereError) else 409

@@ -39,13 +39,17 @@ def slow_catalog(folder: Path) -> Path:
 @contextmanager
 def a_home(folder: Path) -> Generator[dict[str, str]]:
     """Make the environment of a fleet with a home of its own; afterwards nothing of it runs."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as free,
+        closing(socket.create_server(("127.0.0.1", 0))) as another,
+    ):
+        port, dashboard_port = free.getsockname()[1], another.getsockname()[1]
     environment = {
         **os.environ,
         "FLEET_HOME": str(folder / "home"),
         "FLEET_CONFIG": str(slow_catalog(folder)),
         "FLEET_FLOWER_PORT": str(port),
+        "FLEET_DASHBOARD_PORT": str(dashboard_port),
         "PYTHONPATH": str(ROOT),
         "COLUMNS": "200",
     }
@@ -188,6 +192,18 @@ def test_flower_asks_for_the_password_and_no_command_line_shows_it(serving: Up):
     assert kept.stat().st_mode & 0o777 == 0o600
     assert password in serving.printed
     assert not any(password in " ".join(child.cmdline()) for child in serving.children())
+
+
+def test_the_dashboard_is_there_and_its_health_can_be_asked(serving: Up):
+    """The first screen names its address; a container asks the command."""
+    url = serving.settings.dashboard_url
+    end = time.monotonic() + UP_LIMIT_S
+    while not answers(url) and time.monotonic() < end:
+        time.sleep(0.1)
+
+    assert get(f"{url}/") == 200
+    assert url in serving.printed
+    assert run(serving.environment, "ping", "dashboard").returncode == 0
 
 
 def test_a_process_that_dies_is_started_again(serving: Up):
