@@ -113,10 +113,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="200,000 attempts, under a minute")
+    parser.add_argument("--quick", action="store_true", help="100,000 attempts, under a minute")
     parser.add_argument("--on", metavar="URL", help="a ledger that benchmarks.year has filled already")
     asked = parser.parse_args()
-    count, rounds = (200_000, 15) if asked.quick else (10_000_000, 40)
+    count, rounds = (100_000, 15) if asked.quick else (10_000_000, 40)
     with services(lambda _: SHIPPED_CONFIG) as using, ExitStack() as stack:
         small_url = beside(using.database_url, "small")
         grow(small_url, count // 100)
