@@ -11,8 +11,8 @@ from config.models import Model
 from ledger import accounts, attempts, fold, workers
 from ledger.attempts import FinishedAttempt
 from ledger.connect import Connection
-from routing.account import Account
 from ledger.usage import WorkerLoad
+from routing.account import Account
 from routing.budgets import Amount
 from routing.candidates import run_by
 from routing.lessons import lesson_from

@@ -73,7 +73,7 @@ def filled(db: Connection) -> Connection:
         (Filter(error="100_ no"), "false"),
         (
             Filter(since=NOW - timedelta(hours=20), until=NOW - timedelta(hours=10)),
-            "accepted_at BETWEEN now() - interval '20 hours 1 min' AND now() - interval '10 hours 1 min'",
+            f"accepted_at >= '{NOW - timedelta(hours=20)}' AND accepted_at < '{NOW - timedelta(hours=10)}'",
         ),
     ],
 )
