@@ -1,16 +1,10 @@
-"""Schedules: the tasks that the fleet gives itself, and when each came last."""
-
-from datetime import UTC, datetime, timedelta
+"""Schedules: the tasks that the fleet gives itself, as `fleet schedule` lists them."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from dashboard.view import View
-from ledger import browse
-from ledger.browse import Filter
-from workers.beat import AGENT
-
-LATELY = timedelta(days=7)
+from workers.schedule.listing import lines
 
 
 def routes(view: View) -> APIRouter:
@@ -19,12 +13,8 @@ def routes(view: View) -> APIRouter:
 
     @router.get("/schedules")
     def schedules(request: Request) -> HTMLResponse:
-        since = datetime.now(UTC) - LATELY
         with view.reading() as db:
-            last = {
-                name: browse.page(db, Filter(agent=AGENT, profile=each.profile, since=since), None, 1).tasks
-                for name, each in view.catalog.schedule.items()
-            }
-        return view.page(request, "schedules", schedule=view.catalog.schedule, last=last, agent=AGENT)
+            found = lines(db, view.catalog)
+        return view.page(request, "schedules", schedule=found, catalog=view.catalog)
 
     return router
