@@ -82,7 +82,7 @@ class View:
         Raises:
             NotThereError: the ledger does not answer, or is not there in the form that this version knows.
         """
-        with explained(self.settings, self.settings.dashboard_database_url), self.pool.connection() as db:
+        with explained(self.settings.dashboard_database_url), self.pool.connection() as db:
             yield db
 
     def flower_url(self, request: Request) -> str:
