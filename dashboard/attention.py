@@ -36,9 +36,19 @@ def concerns(
     workers: Sequence[WorkerLoad],
     leader: Leader,
     tasks: OpenTasks,
+    *,
+    paused: Mapping[str, str],
 ) -> list[Concern]:
-    """List what needs attention, what is bad before what is worth a warning."""
-    found = [*of_processes(workers, leader, tasks), *of_models(catalog, models), *of_schedule(catalog)]
+    """List what needs attention, what is bad before what is worth a warning.
+
+    Args:
+        paused: recurring tasks that were paused, by name, with the reason.
+    """
+    found = [
+        *of_processes(workers, leader, tasks),
+        *of_models(catalog, models),
+        *of_schedule(catalog, paused),
+    ]
     return sorted(dict.fromkeys(found), key=lambda each: each.level)
 
 
@@ -85,7 +95,7 @@ def of_retired(catalog: Catalog, retired: Mapping[str, ModelState]) -> Iterator[
         yield Concern("warn", f"{model} is retired, {instead}: {', '.join(names)} still name it.", "/models")
 
 
-def of_schedule(catalog: Catalog) -> Iterator[Concern]:
-    for each in catalog.schedule.values():
-        if not each.enabled:
-            yield Concern("warn", f"Schedule {each.name} is paused.", "/schedules")
+def of_schedule(catalog: Catalog, paused: Mapping[str, str]) -> Iterator[Concern]:
+    for name in catalog.schedule:
+        if name in paused:
+            yield Concern("warn", f"Schedule {name} is paused: {paused[name]}", "/schedules")

@@ -15,7 +15,7 @@ from config.primary import primary_prices
 from dashboard.attention import concerns
 from dashboard.quota import quotas
 from dashboard.view import View
-from ledger import leadership, usage
+from ledger import leadership, recurring, usage
 from ledger.connect import Connection
 from ledger.spend import By, PricePeriods, Spend, spend
 from workers.picture import SHOWN_S
@@ -91,7 +91,7 @@ def routes(view: View) -> APIRouter:
         models = view.models()
         with view.reading() as db:
             workers = usage.workers(db, SHOWN_S)
-            leader, tasks = leadership.current(db), usage.open_tasks(db)
+            leader, tasks, paused = leadership.current(db), usage.open_tasks(db), recurring.paused(db)
         budgets = {name: left for each in models for name, left in each.left.items() if is_budget(name)}
         return view.page(
             request,
@@ -104,7 +104,7 @@ def routes(view: View) -> APIRouter:
             primary=view.catalog.routing.primary,
             tasks=tasks,
             budgets=quotas(budgets),
-            concerns=concerns(view.catalog, models, workers, leader, tasks),
+            concerns=concerns(view.catalog, models, workers, leader, tasks, paused=paused),
         )
 
     return router

@@ -86,14 +86,18 @@ def test_what_needs_attention_is_said_worst_first(month: Connection):
         usage.workers(month, SHOWN_S),
         leadership.current(month),
         usage.open_tasks(month),
+        paused={"heartbeat": "its last 5 runs failed", "gone": "no entry of this name is left"},
     )
 
     texts = [each.text for each in found]
     assert found[0].level == "bad"
     assert "cpu-97@old-laptop was last seen 7 min ago" in texts[0]
     assert any(text.startswith("kimi is retired, kimi-k2.6 answers instead") for text in texts)
+    assert [text for text in texts if "Schedule" in text] == [
+        "Schedule heartbeat is paused: its last 5 runs failed"
+    ]
     month.execute("UPDATE leadership SET lease_until = now() - interval '1 min'")
-    without = concerns(catalog, [], [], leadership.current(month), usage.open_tasks(month))
+    without = concerns(catalog, [], [], leadership.current(month), usage.open_tasks(month), paused={})
     assert [each.text.partition(",")[0] for each in without] == [
         "No dispatcher leads",
         "No worker is there",
