@@ -108,6 +108,17 @@ def of_workers(db: Connection) -> Iterator[Metric]:
         ["worker"],
         [((each.name,), each.silent_s) for each in workers],
     )
+    now = datetime.now(UTC)
+    yield gauge(
+        "fleet_worker_heartbeat_age_seconds",
+        "Since a recurring task for a worker alone last came back through its queue.",
+        ["worker"],
+        [
+            ((each.name,), (now - each.heartbeat_at).total_seconds())
+            for each in workers
+            if each.heartbeat_at is not None
+        ],
+    )
 
 
 def of_the_brain(db: Connection) -> Iterator[Metric]:

@@ -27,6 +27,17 @@ GRAFANA = json.loads((MONITORING / "grafana.json").read_text(encoding="utf-8"))
 
 METRIC = re.compile(r"\bfleet_\w+")
 
+HEARTBEAT = """
+    WITH entry AS (
+        INSERT INTO schedules (name, rhythm, monthly_runs, decided_until)
+        VALUES ('pulse', 'every 15m', 2922, now())
+        RETURNING name
+    )
+    INSERT INTO firings (name, scheduled_at, worker, task_id, decided_at, outcome, finished_at)
+    SELECT name, now(), %(worker)s, gen_random_uuid(), now(), 'succeeded', now() - interval '1 min'
+      FROM entry
+"""
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -60,6 +71,7 @@ def busy(db: Connection, epoch: int) -> Connection:
     attempts.claim(db, keys[3:4], worker="paid@test", lease_s=-1)
     attempts.finish(db, [a_finish(new[0].id, cost_usd=Decimal("0.25")), a_finish(new[1].id, cost_usd=None)])
     unfinished.lose(db, lambda _: None, epoch=epoch)
+    db.execute(HEARTBEAT, {"worker": "paid@test"})
     return db
 
 
@@ -105,6 +117,7 @@ def test_every_figure_is_that_of_the_ledger(busy: Connection):
     assert value(found, "fleet_brain_tick_seconds_sum") == 0.5
     assert value(found, "fleet_worker_slots", worker="paid@test", queue="paid.moonshot") == 4
     assert value(found, "fleet_worker_slots_in_use", worker="paid@test") == 1
+    assert 60 <= value(found, "fleet_worker_heartbeat_age_seconds", worker="paid@test") < 120
 
 
 def test_no_counter_goes_down_when_a_late_answer_corrects_a_cost(busy: Connection):

@@ -15,6 +15,7 @@ from celery import Celery
 from redis import Redis
 
 from config.catalog import Catalog, load_catalog
+from ledger import schedules
 from ledger.connect import Connection, connect
 from tests.workers.conftest import CATALOG
 from workers.inbox import Inbox
@@ -172,10 +173,14 @@ def days(start: datetime, end: datetime) -> list[date]:
 def test_a_month_has_exactly_the_runs_that_the_calendar_says(
     make_world: Callable[..., World], start: datetime
 ):
-    """Three beats, clocks changed in Berlin and New York, deaths, lost messages: once each, none left out."""
+    """Three beats, changed clocks, deaths, lost messages, a pause of five days: once each, none left out."""
     world = make_world(start, seed=start.month)
     end = start + 30 * DAY
 
+    world.live_until(start + 10 * DAY)
+    assert schedules.pause(world.db, "night", "by hand", world.now)
+    world.live_until(start + 15 * DAY)
+    assert schedules.resume(world.db, "night", world.now)
     world.live_until(end)
 
     counts = world.counts()
@@ -186,7 +191,7 @@ def test_a_month_has_exactly_the_runs_that_the_calendar_says(
         "often": 30 * 12 - 1,  # the first one would be at the very start, the next one at the end
         "made-up-for": 29,
         "hourly": 30 * 24 - 1,
-        "night": 30,
+        "night": 25,
         "office": len(weekdays),
         "first": 1,
     }
@@ -195,4 +200,5 @@ def test_a_month_has_exactly_the_runs_that_the_calendar_says(
         for name, at in world.ran
         if name == "night"
     }
-    assert in_berlin == set(days(start, end))
+    paused = days(start + 10 * DAY, start + 15 * DAY)
+    assert in_berlin == set(days(start, end)) - set(paused)
