@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 import dashboard
 from dashboard.metrics import exposition
 from ledger import attempts, leadership, rollup, tasks, unfinished, workers
-from ledger.connect import Connection, connect
+from ledger.connect import Connection
 from tests.ledger.made import a_finish, a_placement, a_task
 
 MONITORING = Path(dashboard.__file__).parent / "monitoring"
@@ -39,19 +39,6 @@ HEARTBEAT = """
 """
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
-
-
-@pytest.fixture
-def epoch(db: Connection) -> int:
-    epoch = leadership.take(db, "test", 60)
-    assert epoch is not None
-    return epoch
 
 
 @pytest.fixture
