@@ -132,7 +132,8 @@ def faults_of_schedule(data: object, of_profiles: object, of_models: object) -> 
         at = ("schedule", name)
         yield from unknown((*at, "profile"), "profile", task.get("profile"), profiles)
         yield from unknown((*at, "focus"), "focus", task.get("focus"), focuses)
-        yield from wrong_model((*at, "model"), "chat", task.get("model"), models, every)
+        kind = "embedding" if task.get("task") == "embed" else "chat"
+        yield from wrong_model((*at, "model"), kind, task.get("model"), models, every)
         is_served = any(
             model.get("tier") == "local" and kind_of(model) == "chat" for model in models.values()
         )

@@ -61,13 +61,6 @@ def web_address(value: str) -> str:
     return value
 
 
-def served_task(value: object) -> object:
-    """Refuse what this version does not run, by its name."""
-    if value == "embed":
-        raise fault("expected complete, got embed: recurring embeddings are not part of this version")
-    return value
-
-
 Period = Annotated[
     timedelta,
     BeforeValidator(period),
@@ -112,13 +105,16 @@ class RunBudget(Entry):
     """All runs of a day, UTC; a run gets what is left, and is skipped when nothing is."""
 
 
+OF_COMPLETE = ("profile", "focus", "messages", "each_worker", "budget")
+
+
 class RecurringTask(Entry):
     """A task that the fleet gives itself, again and again."""
 
     name: OwnName
     description: Text | None = None
-    task: Annotated[Literal["complete"], BeforeValidator(served_task)] = "complete"
-    """What is called."""
+    task: Literal["complete", "embed"] = "complete"
+    """What is called; `embed` turns the prompt into a vector."""
     every: Period | None = None
     """Counted from midnight UTC of 1970-01-01, so that it does not depend on when beat was started."""
     cron: Annotated[str, AfterValidator(five_fields)] | None = None
@@ -135,6 +131,8 @@ class RecurringTask(Entry):
     """Without prompt and messages, the profile's own."""
     messages: tuple[Mapping[str, Any], ...] | None = None
     """OpenAI-style chat messages, instead of a prompt."""
+    collection: Name | None = None
+    """Of `embed`: where the text can be found again."""
     agent: Text = "schedule"
     """Who asks, in the books."""
     deadline: Period | None = None
@@ -163,9 +161,21 @@ class RecurringTask(Entry):
             raise fault("expected a jitter shorter than every")
         if self.prompt is not None and self.messages is not None:
             raise fault("expected either prompt or messages, got both")
+        if self.task == "embed":
+            self.fits_embed()
+        elif self.collection is not None:
+            raise fault("expected a collection beside task: embed alone")
         if self.profile is None and self.prompt is None and self.messages is None:
             raise fault("expected a profile, which carries a prompt, or a prompt or messages")
         return self
+
+    def fits_embed(self) -> None:
+        """Refuse what only `complete` knows."""
+        given = [key for key in OF_COMPLETE if getattr(self, key)]
+        if given:
+            raise fault(f"expected task: complete beside {', '.join(given)}, got embed")
+        if self.prompt is None:
+            raise fault("expected a prompt, the text to embed")
 
     @property
     def rhythm(self) -> str:
@@ -181,7 +191,7 @@ class RecurringTask(Entry):
     @property
     def asks(self) -> tuple[object, ...]:
         """What is asked of whom; two entries with the same are most likely one by mistake."""
-        return (self.task, self.profile, self.focus, self.model, self.prompt, self.messages)
+        return (self.task, self.profile, self.focus, self.model, self.prompt, self.messages, self.collection)
 
 
 class ScheduleFile(Entry):

@@ -16,7 +16,7 @@ from routing.plan import Plan, Refuse, Run
 from routing.scheduler import Scheduler
 from routing.task import Task
 from routing.vitals import Vitals
-from workers.call import Call
+from workers.calls import AnyCall
 from workers.waiting import let_wait
 from workers.words import moment
 
@@ -119,7 +119,7 @@ def prospect(model: Model, objection: Objection | None, *, is_chosen: bool) -> P
     return Prospect(model.name, model.tier, model.queue, verdict, why, until)
 
 
-def imagined(call: Call, now: datetime) -> HeldTask:
+def imagined(call: AnyCall, now: datetime) -> HeldTask:
     """Make the task that a call would become if it were accepted now."""
     return HeldTask(
         id=NOBODY,

@@ -199,8 +199,14 @@ def test_a_dozen_faults_are_reported_at_once(tmp_path: Path):
                 ("{every: 1m}", "", "expected a profile, which carries a prompt, or a prompt or messages"),
                 (
                     "{every: 1m, task: embed, profile: social}",
-                    ".task",
-                    "expected complete, got embed: recurring embeddings are not part of this version",
+                    "",
+                    "expected task: complete beside profile, got embed",
+                ),
+                ("{every: 1m, task: embed}", "", "expected a prompt, the text to embed"),
+                (
+                    "{every: 1m, profile: social, collection: notes}",
+                    "",
+                    "expected a collection beside task: embed alone",
                 ),
                 (
                     '{cron: "0 0 * * * *", profile: social}',

@@ -11,7 +11,20 @@ from config.settings import Settings
 from workers.catalog import catalog
 from workers.schedule.delivery import deliver, objection_to
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("users_worker")]
+
+
+@pytest.fixture(scope="module")
+def users_worker(app: Celery) -> None:
+    """Wait until the Celery worker of the user's own app answers; it starts beside the fleet's."""
+    for _ in range(60):
+        if any("user.on_error" in " ".join(names) for names in (registered(app) or {}).values()):
+            return
+    pytest.fail("the user's Celery worker did not come within a minute")
+
+
+def registered(app: Celery) -> dict[str, list[str]] | None:
+    return app.control.inspect(timeout=1).registered()
 
 
 @pytest.mark.parametrize(

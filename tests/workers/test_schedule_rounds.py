@@ -128,6 +128,17 @@ def test_a_run_is_an_ordinary_call_with_a_name_and_a_deadline(beat: MakeBeat):
     assert message.expires == NOON + HOUR
 
 
+def test_a_run_may_be_an_embedding(beat: MakeBeat):
+    """A text that agents search for is kept where they find it; the second time it costs nothing."""
+    made = beat("task: embed, prompt: What we stand for, collection: notes")
+    [message] = made.at(NOON)
+
+    assert (message.task, message.kwargs["texts"]) == ("embed", ["What we stand for"])
+    assert message.kwargs["collection"] == "notes"
+    (line,) = lines(made.db, made.rounds.catalog)
+    assert made.rounds.catalog.models[line.model].kind == "embedding"
+
+
 def test_the_first_look_makes_up_for_nothing(beat: MakeBeat):
     """A new fleet would begin with the runs of all the years before it."""
     made = beat("profile: social, catch_up: latest", begin=NOON)

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -17,8 +18,9 @@ from config.schedule import Deliver
 from ledger import tasks
 from ledger.connect import Connection
 from ledger.deliveries import Delivery
+from ledger.embeddings import computed
 from workers.app import DISPATCH_QUEUE
-from workers.completion import completion
+from workers.completion import response
 from workers.inbox import Inbox
 
 CONNECT_S = 3.0
@@ -106,7 +108,11 @@ def outcome_of(db: Connection, app: Celery, of: Delivery) -> Outcome:
     answer = error = None
     if fate is not None and fate.state == "succeeded":
         # A profile may keep no answers in the ledger; then Redis has it for a day.
-        answer = completion(fate) if fate.answer else app.backend.get_task_meta(str(of.task_id))["result"]
+        answer = (
+            response(fate, partial(computed, db))
+            if fate.answer
+            else app.backend.get_task_meta(str(of.task_id))["result"]
+        )
     elif fate is not None and fate.error is not None:
         error = {"type": fate.error["type"], "text": fate.error.get("text")}
     return {

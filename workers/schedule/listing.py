@@ -20,10 +20,9 @@ from routing.candidates import candidates
 from routing.price import cost_usd
 from routing.recurrence import count_between, next_start
 from routing.task import Task, needs_from
-from workers.call import check_arguments
 from workers.explain import imagined
 from workers.schedule.rounds import A_MONTH
-from workers.schedule.run import arguments
+from workers.schedule.run import arguments, check_run
 from workers.waiting import task_of
 from workers.words import moment
 
@@ -90,12 +89,12 @@ def line_of(entry: RecurringTask, past: Summary | None, catalog: Catalog, now: d
 
 def task_like(entry: RecurringTask, catalog: Catalog, now: datetime) -> Task:
     """Give the task that a run would be, to see who would be asked."""
-    return task_of(imagined(check_arguments(catalog, (), arguments(entry)), now))
+    return task_of(imagined(check_run(catalog, entry, arguments(entry)), now))
 
 
 def most_usd(entry: RecurringTask, model: Model, catalog: Catalog, now: datetime) -> Decimal | None:
     """Tell the most that a run can cost on a model; None: nobody knows its price."""
-    needs = needs_from(check_arguments(catalog, (), arguments(entry)).needs)
+    needs = needs_from(check_run(catalog, entry, arguments(entry)).needs)
     day = now.date()
     most = cost_usd(model, day, prompt_tokens=needs.prompt_tokens, completion_tokens=needs.max_tokens)
     bound = entry.budget.run_usd if entry.budget else None
@@ -106,7 +105,7 @@ def alternative(asked: tuple[Model, ...], catalog: Catalog, now: datetime) -> st
     """Find what would cost nothing: of the entry's own candidates, else of the catalog."""
     today = now.date()
     known = [*asked, *catalog.models.values()]
-    free = [model for model in known if model.tier != "paid" and model.kind == "chat"]
+    free = [model for model in known if model.tier != "paid" and model.kind == asked[0].kind]
     return next((model.name for model in free if not model.is_retired(today)), None)
 
 

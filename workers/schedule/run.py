@@ -16,7 +16,7 @@ from ledger.connect import Connection
 from ledger.schedules import Firing
 from routing.windows import window_start
 from workers.app import DISPATCH_QUEUE
-from workers.call import check_arguments
+from workers.calls import AnyCall, check
 from workers.completion import plain
 from workers.errors import FleetError
 from workers.schedule import delivery
@@ -33,9 +33,7 @@ def firing_of(entry: RecurringTask, scheduled_at: datetime, worker: str = "") ->
 def objection_to(entry: RecurringTask, app: Celery, redis: Redis, catalog: Catalog) -> str | None:
     """Say why a run would be in vain, before a token is spent on it; None: nothing is known against it."""
     try:
-        check_arguments(
-            catalog, (), arguments(entry, model=any_model(catalog) if entry.each_worker else None)
-        )
+        check_run(catalog, entry, arguments(entry, model=any_model(catalog) if entry.each_worker else None))
     except (FleetError, ConfigError) as error:
         return str(error)
     return delivery.objection_to(entry.deliver, app, redis, catalog) if entry.deliver else None
@@ -54,18 +52,29 @@ def most_usd(db: Connection, entry: RecurringTask, now: datetime) -> Decimal | N
 
 
 def arguments(entry: RecurringTask, **more: object) -> dict[str, Any]:
-    """Give what `complete` is called with."""
-    known: Mapping[str, object] = {
-        "profile": entry.profile,
-        "focus": entry.focus,
-        "model": entry.model,
-        "prompt": entry.prompt,
-        "messages": None if entry.messages is None else [dict(message) for message in entry.messages],
-        "agent": entry.agent,
-        "metadata": {"schedule": entry.name},
-    }
+    """Give what its task is called with."""
+    what: Mapping[str, object] = (
+        {"texts": [entry.prompt], "collection": entry.collection}
+        if entry.task == "embed"
+        else {
+            "profile": entry.profile,
+            "focus": entry.focus,
+            "prompt": entry.prompt,
+            "messages": None if entry.messages is None else [dict(message) for message in entry.messages],
+        }
+    )
+    known = {**what, "model": entry.model, "agent": entry.agent, "metadata": {"schedule": entry.name}}
     given = {**known, **{name: value for name, value in more.items() if value is not None}}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def check_run(catalog: Catalog, entry: RecurringTask, asked: Mapping[str, Any]) -> AnyCall:
+    """Check what a run is called with.
+
+    Raises:
+        FleetError, ConfigError: it can never run.
+    """
+    return check(entry.task, catalog, (), asked)
 
 
 def send(
@@ -77,7 +86,7 @@ def send(
         metadata={"schedule": entry.name, "scheduled_at": firing.scheduled_at.astimezone(UTC).isoformat()},
         **{name: plain(value) if isinstance(value, Decimal) else value for name, value in more.items()},
     )
-    shown: dict[str, Any] = shown_arguments(check_arguments(catalog, (), asked))
+    shown: dict[str, Any] = shown_arguments(check_run(catalog, entry, asked))
     app.send_task(
         entry.task,
         kwargs=asked,
