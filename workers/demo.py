@@ -294,7 +294,7 @@ def print_rows(console: Console, rows: Sequence[TaskAttempt]) -> None:
         ("task", "profile", "state", "model", "queue", "outcome", ">tokens", ">cost", "passed over"),
         [
             [
-                str(row.task_id)[:8],
+                str(row.task_id)[-8:],
                 row.profile or "",
                 row.state,
                 row.model or "",

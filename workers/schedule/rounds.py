@@ -253,4 +253,4 @@ def judge(ended: Ended, entry: RecurringTask | None) -> tuple[str, str | None]:
     bounded = entry is not None and entry.budget is not None and entry.budget.day_usd is not None
     if ended.attempts == 0 and ended.error == "NoModelError" and bounded:
         return "skipped", "what is left of its budget a day pays for no model"
-    return "failed", f"{ended.error} (`fleet explain {str(ended.task_id)[:8]}`)"
+    return "failed", f"{ended.error} (`fleet explain {ended.task_id}`)"
