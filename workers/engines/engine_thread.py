@@ -11,26 +11,30 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
-from workers.engines.base import Completion
 from workers.engines.errors import CancelledError, ModelUnavailableError
 
+R = TypeVar("R")
 
-class Call(Protocol):
-    """One call of `generate`, from the moment it is asked."""
+
+class Call(Protocol[R]):
+    """One call of an engine, from the moment it is asked."""
 
     @property
     def cancelled(self) -> Callable[[], bool]: ...
     @property
-    def done(self) -> Future[Completion]: ...
+    def done(self) -> Future[R]: ...
 
 
-C = TypeVar("C", bound=Call)
+C = TypeVar("C", bound=Call[Any])
 
 
 class Work(Protocol[C]):
     """A loaded model with the calls that it answers; only its own thread touches it."""
 
-    waiting: deque[C]
+    @property
+    def waiting(self) -> deque[C]:
+        """Those that have not begun."""
+        ...
 
     @property
     def is_idle(self) -> bool:
@@ -38,7 +42,7 @@ class Work(Protocol[C]):
         ...
 
     def step(self) -> None:
-        """Go on with all calls by about one token."""
+        """Go on with all calls by a little: an answer by about one token."""
         ...
 
     def forget_all(self) -> Iterable[C]:
@@ -75,7 +79,8 @@ class EngineThread(Generic[W]):
             target=self._live, args=(loaded, make), name=f"engine-{name}", daemon=True
         )
         self._thread.start()
-        self._work = loaded.result()
+        self.work = loaded.result()
+        """What others may read of it while `visit` keeps it from being freed."""
 
     @property
     def is_closed(self) -> bool:
@@ -92,13 +97,13 @@ class EngineThread(Generic[W]):
             self._check_open()
             self._visitors += 1
         try:
-            yield self._work
+            yield self.work
         finally:
             with self._changed:
                 self._visitors -= 1
                 self._changed.notify_all()
 
-    def answer(self, call: Call) -> Completion:
+    def answer(self, call: Call[R]) -> R:
         """Hand in a call and wait for its end.
 
         Raises:
@@ -155,7 +160,7 @@ class EngineThread(Generic[W]):
             return not self._is_closed
 
 
-def end_if_cancelled(call: Call, name: str) -> bool:
+def end_if_cancelled(call: Call[Any], name: str) -> bool:
     """End a call that nobody waits for any more, if that is so."""
     try:
         if not call.cancelled():
@@ -171,6 +176,6 @@ def emit(piece: str, show: Callable[[str], Any]) -> None:
         show(piece)
 
 
-def fail(calls: Iterable[Call], error: Exception) -> None:
+def fail(calls: Iterable[Call[Any]], error: Exception) -> None:
     for call in calls:
         call.done.set_exception(error)

@@ -329,6 +329,6 @@ def test_closing_ends_the_calls_and_the_thread(starter: Path):
             with pytest.raises(ModelUnavailableError, match="closed"):
                 call.result()
 
-    assert "llama-closing" not in [thread.name for thread in threading.enumerate()]
+    assert "engine-closing" not in [thread.name for thread in threading.enumerate()]
     with pytest.raises(ModelUnavailableError, match="closed"):
         answer(engine, a_request("Hello."))

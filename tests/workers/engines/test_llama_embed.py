@@ -14,7 +14,7 @@ from config.settings import settings
 from tests.embedding_model import CONTEXT_TOKENS, DIMENSIONS, make_embedding_model
 from workers.engines.base import Vectors
 from workers.engines.errors import CancelledError, ModelUnavailableError, TextTooLongError
-from workers.engines.llama_embed import LlamaEmbedder, load
+from workers.engines.llama_embed import Job, LlamaEmbedder, load
 
 TEXTS = ["the cat sits outside", "pasta and pizza", "a dog plays the piano", "the cat sleeps outside"]
 
@@ -64,6 +64,11 @@ def test_a_text_has_the_same_vector_alone_and_among_others(engine: LlamaEmbedder
     assert together.numbers[0] != together.numbers[1]
 
 
+def jobs_of(engine: LlamaEmbedder) -> list[Job]:
+    """List the calls that the engine has, also those that its thread has not taken in yet."""
+    return [*engine._thread.work.waiting, *engine._thread._arrived]
+
+
 def test_tokens_are_counted_exactly(engine: LlamaEmbedder):
     """With the marks that the model puts around a text; what looks like a mark in it is only text."""
     assert embed(engine, ["the cat", "the cat sits"]).tokens == [4, 5]
@@ -73,7 +78,8 @@ def test_tokens_are_counted_exactly(engine: LlamaEmbedder):
 def test_tasks_that_come_together_share_steps(engine: LlamaEmbedder, monkeypatch: pytest.MonkeyPatch):
     """A step of one short text costs nearly as much as one of twenty."""
     steps: list[int] = []
-    compute = engine._model.compute
+    model = engine._thread.work.model
+    compute = model.compute
     began = threading.Event()
 
     def counting(texts: list[list[int]]) -> list[list[float]]:
@@ -81,13 +87,13 @@ def test_tasks_that_come_together_share_steps(engine: LlamaEmbedder, monkeypatch
         began.wait(10)
         return compute(texts)
 
-    monkeypatch.setattr(engine._model, "compute", counting)
+    monkeypatch.setattr(model, "compute", counting)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(embed, engine, ["the cat"])
         while not steps:
             time.sleep(0.001)
         others = [pool.submit(embed, engine, [f"the cat number {n}"]) for n in range(6)]
-        while len(engine._jobs) < 7:
+        while len(jobs_of(engine)) < 7:
             time.sleep(0.001)
         began.set()
         assert all(future.result(30) for future in (first, *others))
@@ -101,7 +107,7 @@ def test_a_question_does_not_wait_for_somebodys_documents(engine: LlamaEmbedder)
     with ThreadPoolExecutor(2) as pool:
         many = pool.submit(embed, engine, [f"document {n} a b c d e f g h" for n in range(2000)])
         many.add_done_callback(lambda _: ended.append("many"))
-        while not any(job.vectors for job in list(engine._jobs)):
+        while not any(job.vectors for job in jobs_of(engine)):
             time.sleep(0.001)
         one = pool.submit(embed, engine, ["query"])
         one.add_done_callback(lambda _: ended.append("one"))
