@@ -13,6 +13,8 @@ import pytest
 from psycopg import sql
 from redis import Redis
 
+from ledger import leadership
+from ledger.connect import Connection, connect
 from workers import embedded
 
 TEMPLATE = "fleet_template"
@@ -86,6 +88,21 @@ def db_url(database_url: str, template_url: str, copy_names: Iterator[str]) -> I
         yield database_named(copy, template_url)
         # FORCE: what a failed test left connected must not fail the next one.
         db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Connection]:
+    """Connect to a ledger of the test's own."""
+    with connect(db_url, name="test") as connection:
+        yield connection
+
+
+@pytest.fixture
+def epoch(db: Connection) -> int:
+    """Lead."""
+    taken = leadership.take(db, "test", 60)
+    assert taken is not None
+    return taken
 
 
 def database_named(name: str, url: str) -> str:

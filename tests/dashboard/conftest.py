@@ -10,8 +10,6 @@ from starlette.testclient import TestClient
 from config.catalog import Catalog, load_catalog
 from config.settings import read_settings
 from dashboard.app import make_dashboard
-from ledger import leadership
-from ledger.connect import Connection, connect
 
 CATALOG = Path(__file__).parents[1] / "catalogs/echo"
 
@@ -21,20 +19,6 @@ Visit = Callable[..., TestClient]
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
     return load_catalog(CATALOG)
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
-
-
-@pytest.fixture
-def epoch(db: Connection) -> int:
-    """Lead."""
-    taken = leadership.take(db, "test", 60)
-    assert taken is not None
-    return taken
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from config.catalog import Catalog, load_catalog
 from config.settings import Settings, read_settings
 from config.settings import settings as settings_of_process
 from ledger import leadership
-from ledger.connect import Connection, connect
+from ledger.connect import Connection
 from tests.workers.made import LEASE_S
 from workers import lane as lanes
 from workers.app import make_app
@@ -35,12 +35,6 @@ def settings(redis_url: str, db_url: str) -> Settings:
 @pytest.fixture
 def app(settings: Settings) -> Celery:
     return make_app(settings)
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What `fleet explain`, `fleet models` and `fleet cancel` say, on a real Postgres with made-up pasts."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
@@ -17,7 +17,7 @@ from config.errors import UnknownNameError
 from config.settings import SHIPPED_CONFIG, read_settings
 from ledger import attempts, leadership, tasks, workers
 from ledger.attempts import Finish
-from ledger.connect import Connection, connect
+from ledger.connect import Connection
 from ledger.tasks import Placement
 from tests.ledger.made import a_task
 from workers.cancel import cancel
@@ -35,20 +35,6 @@ SECRET = "a prompt that nobody else should see"
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
     return load_catalog(CATALOG)
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
-
-
-@pytest.fixture
-def epoch(db: Connection) -> int:
-    """Let somebody lead."""
-    epoch = leadership.take(db, "test", 60)
-    assert epoch is not None
-    return epoch
 
 
 @pytest.fixture

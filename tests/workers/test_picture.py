@@ -1,19 +1,9 @@
 """What the picture says of workers, on a real Postgres."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from ledger import workers
-from ledger.connect import Connection, connect
+from ledger.connect import Connection
 from routing.vitals import AWAY
 from workers.picture import STALE_S, read_away, read_slots
-
-
-@pytest.fixture
-def db(db_url: str) -> Iterator[Connection]:
-    with connect(db_url, name="test") as connection:
-        yield connection
 
 
 def seen(db: Connection, name: str, queue: str, ago_s: float) -> None:
