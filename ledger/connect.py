@@ -22,6 +22,9 @@ NOTICE_SILENCE: dict[str, Any] = {
 """A server on another host that falls silent (a cable, a firewall) is noticed within half a minute. Linux's
 own limits are two hours; systems that do not know tcp_user_timeout ignore it."""
 
+ROWS_AT_ONCE = 1_000
+"""Rows of a long answer that are in memory at once, where it is streamed."""
+
 DURABLE = "-c synchronous_commit=on"
 """Whatever the server's default is: a claim that returned must survive a crash."""
 

@@ -6,11 +6,9 @@ from typing import Any, Literal
 
 from psycopg.rows import dict_row
 
-from ledger.connect import Connection
+from ledger.connect import ROWS_AT_ONCE, Connection
 
 Table = Literal["tasks", "attempts"]
-
-ROWS_AT_ONCE = 1_000
 
 TASKS = """
     SELECT id, state, profile, focus, model, agent, priority, not_before, deadline, needs, metadata, attempts,

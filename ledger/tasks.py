@@ -10,11 +10,8 @@ from uuid import UUID
 from psycopg.rows import class_row, dict_row
 
 from ledger import leadership
-from ledger.connect import Connection, jsonb, records
+from ledger.connect import ROWS_AT_ONCE, Connection, jsonb, records
 from ledger.rollup import COUNTED, changes
-
-ROWS_AT_ONCE = 1_000
-"""Rows of a long answer that are in memory at once."""
 
 ACCEPT = """
     WITH leads AS (

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 from uuid import UUID
 
-from ledger.connect import connect
-from ledger.export import ROWS_AT_ONCE, Table, rows
+from ledger.connect import ROWS_AT_ONCE, connect
+from ledger.export import Table, rows
 from workers.errors import NotThereError
 
 Format = Literal["jsonl", "parquet"]
