@@ -53,6 +53,8 @@ SPEND = """
             '{"message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}')
 """
 
+GONE = """UPDATE attempts SET answer = '{"hashes": ["ab"], "cached": 0}'"""
+
 OUTCOMES = "SELECT outcome, why FROM firings ORDER BY scheduled_at, worker"
 
 
@@ -448,6 +450,26 @@ def test_a_failure_is_delivered_too(beat: MakeBeat, settings: Settings, app: Cel
     assert (outcome["outcome"], outcome["answer"]) == ("failed", None)
     assert outcome["error"] == {"type": "NoModelError", "text": "no"}
     assert UUID(outcome["task_id"]) == message.id
+
+
+def test_an_embedding_whose_vectors_are_gone_is_delivered_as_one(
+    beat: MakeBeat, settings: Settings, app: Celery, redis: Redis
+):
+    """Whatever cannot be told any more must not end the deliveries of all others."""
+    made = beat("task: embed, prompt: What we stand for, deliver: {redis_list: answers}")
+    [message] = made.at(NOON)
+    made.spend(message, "0", NOON)
+    made.db.execute(GONE)
+    made.end(message, schedules.now(made.db))
+    made.rounds.make_a_round(NOON + SECOND)
+
+    Postman(settings.database_url, redis, app, made.rounds.catalog).deliver_all(made.db)
+
+    raw = redis.lpop("answers")
+    assert isinstance(raw, bytes)
+    outcome = json.loads(raw)
+    assert (outcome["outcome"], outcome["answer"]) == ("succeeded", None)
+    assert outcome["error"]["type"] == "TextRemovedError"
 
 
 def test_a_list_that_is_not_there_yet_is_one(redis: Redis, beat: MakeBeat):

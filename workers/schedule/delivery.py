@@ -21,6 +21,7 @@ from ledger.deliveries import Delivery
 from ledger.embeddings import computed
 from workers.app import DISPATCH_QUEUE
 from workers.completion import response
+from workers.errors import TextRemovedError
 from workers.inbox import Inbox
 
 CONNECT_S = 3.0
@@ -106,13 +107,15 @@ def outcome_of(db: Connection, app: Celery, of: Delivery) -> Outcome:
     """Put together what is delivered: who ran when, how it ended, and the answer or the error."""
     fate = next(iter(tasks.fates(db, [of.task_id])), None)
     answer = error = None
-    if fate is not None and fate.state == "succeeded":
+    if fate is not None and fate.state == "succeeded" and fate.answer:
+        try:
+            answer = response(fate, partial(computed, db))
+        except KeyError:  # somebody has removed its vectors
+            removed = TextRemovedError(str(of.task_id), fate.state)
+            error = {"type": type(removed).__name__, "text": str(removed)}
+    elif fate is not None and fate.state == "succeeded":
         # A profile may keep no answers in the ledger; then Redis has it for a day.
-        answer = (
-            response(fate, partial(computed, db))
-            if fate.answer
-            else app.backend.get_task_meta(str(of.task_id))["result"]
-        )
+        answer = app.backend.get_task_meta(str(of.task_id))["result"]
     elif fate is not None and fate.error is not None:
         error = {"type": fate.error["type"], "text": fate.error.get("text")}
     return {
