@@ -12,7 +12,7 @@ from workers import mlx_host
 from workers.absence import Absence
 from workers.mlx_host import Lack
 from workers.model_fetch import ASIDE
-from workers.model_files import GB, MemoryFit, fits, locate, needed_bytes, room_bytes
+from workers.model_files import GB, MemoryFit, fits, locate, needed_for, room_bytes
 from workers.model_sources import folder_of
 
 FileState = Literal["here", "missing", "partial", "being fetched"]
@@ -30,6 +30,8 @@ class ModelFacts:
     """Of what is here."""
     absence: Absence | None
     """None: it is here."""
+    needed_bytes: int | None = None
+    """What it takes in memory; None: that follows from its size."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,12 @@ def state_of_files(facts: ModelFacts, reclaimable_bytes: int = 0) -> tuple[State
         return "being fetched", Absence("it is being fetched", "wait for `fleet pull` to end"), size
     if facts.absence is not None:
         return "missing", facts.absence, size
-    return *memory_of(facts.model, size, reclaimable_bytes), size
+    return *memory_of(facts, reclaimable_bytes), size
 
 
-def memory_of(model: Model, size_bytes: int, reclaimable_bytes: int) -> tuple[State, Absence | None]:
+def memory_of(facts: ModelFacts, reclaimable_bytes: int) -> tuple[State, Absence | None]:
     """Compare what a model takes with the memory that is free, and with what a Mac's GPU may use of it."""
-    needed = needed_bytes(model) or fits(size_bytes).needed_bytes
+    needed = facts.needed_bytes or fits(facts.size_bytes).needed_bytes
     memory = MemoryFit(needed, room_bytes() + reclaimable_bytes)
     if not memory.is_enough:
         why = (
@@ -99,7 +101,7 @@ def memory_of(model: Model, size_bytes: int, reclaimable_bytes: int) -> tuple[St
             f"{memory.available_bytes / GB:.1f} GB are free"
         )
         return "no_memory", Absence(why, "close something or choose a smaller model")
-    most = mlx_host.this_host().metal_bytes if model.engine == "mlx" else None
+    most = mlx_host.this_host().metal_bytes if facts.model.engine == "mlx" else None
     if most is not None and memory.needed_bytes > most:
         why = f"it takes about {memory.needed_bytes / GB:.1f} GB, of which the GPU may use {most / GB:.1f} GB"
         return "no_memory", Absence(why, "choose a smaller model")
@@ -134,7 +136,7 @@ def facts_of(model: Model) -> ModelFacts:
     """Look at a model's files."""
     found = locate(model)
     if not isinstance(found, Absence):
-        return ModelFacts(model, "here", found.size_bytes, None)
+        return ModelFacts(model, "here", found.size_bytes, None, needed_for(model, found))
     if is_being_fetched(model):
         return ModelFacts(model, "being fetched", 0, found)
     begun_bytes = sum(part.stat().st_size for part in parts_of(model))

@@ -66,8 +66,11 @@ def fits(size_bytes: int) -> MemoryFit:
 def needed_bytes(model: Model) -> int:
     """Say what a model takes in memory, at least: as measured here, else by its size; 0: it has no file."""
     found = locate(model)
-    if isinstance(found, Absence):
-        return 0
+    return 0 if isinstance(found, Absence) else needed_for(model, found)
+
+
+def needed_for(model: Model, found: ModelFile) -> int:
+    """Say what a model that is here takes in memory, at least."""
     proof = proven(found.path) if model.engine == "llama" else None
     return proof.weights_bytes + CONTEXT_BYTES if proof else fits(found.size_bytes).needed_bytes
 
