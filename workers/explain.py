@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from ledger.connect import Connection
 from ledger.usage import AttemptInFull, TaskInFull
 from workers.call import check_call
 from workers.forecast import Forecast, Prospect, forecast, imagined
-from workers.life import LEAST_PREFIX, Life
+from workers.life import LEAST_PREFIX, Life, cost
 from workers.picture import read_vitals
 from workers.screen import Row, print_rows
 from workers.words import dollars, duration, moment, span
@@ -149,8 +148,7 @@ def tokens(attempt: AttemptInFull) -> str:
 def print_end(
     console: Console, task: TaskInFull, finished_at: datetime, attempts: Sequence[AttemptInFull]
 ) -> None:
-    known = [attempt.cost_usd for attempt in attempts if attempt.cost_usd is not None]
-    total = dollars(sum(known, Decimal(0)) if len(known) == len(attempts) else None)
+    total = dollars(cost(attempts))
     console.print("\n[bold]End[/]")
     rows: list[Row] = [
         (task.state, f"{moment(finished_at)}, {span(task.accepted_at, finished_at)} after it was accepted"),

@@ -1,8 +1,10 @@
 """The life of one task, as the ledger has it, and what holds it up where it has not ended."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 from config.catalog import Catalog
@@ -113,3 +115,10 @@ def obstacle(attempt: AttemptInFull, vitals: Vitals, now: datetime) -> str | Non
             "dispatcher that leads takes the task back within seconds."
         )
     return None
+
+
+def cost(attempts: Sequence[AttemptInFull]) -> Decimal | None:
+    """Add up what attempts cost; None: the price of one that has ended is unknown."""
+    ended = [attempt.cost_usd for attempt in attempts if attempt.outcome is not None]
+    known = [usd for usd in ended if usd is not None]
+    return sum(known, Decimal(0)) if len(known) == len(ended) else None

@@ -1,9 +1,7 @@
 """A task: its life from top to bottom, what was asked and answered, and what can be done with it."""
 
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -17,7 +15,7 @@ from workers.again import run_again
 from workers.cancel import OPEN, cancel
 from workers.errors import UnknownTaskError
 from workers.explain import asked, course
-from workers.life import find_task, life
+from workers.life import cost, find_task, life
 
 TEXT_SHOWN = 20_000
 """Characters of a prompt or an answer on the page; the whole of it is a file."""
@@ -83,13 +81,6 @@ def routes(view: View) -> APIRouter:
         return RedirectResponse(f"/tasks/{made}?new", 303)
 
     return router
-
-
-def cost(attempts: Sequence[AttemptInFull]) -> Decimal | None:
-    """Add up what attempts cost; None: the price of one that has ended is unknown."""
-    ended = [attempt.cost_usd for attempt in attempts if attempt.outcome is not None]
-    known = [usd for usd in ended if usd is not None]
-    return sum(known, Decimal(0)) if len(known) == len(ended) else None
 
 
 def parts(attempt: AttemptInFull, before: datetime) -> list[tuple[str, float, float]]:
