@@ -78,7 +78,7 @@ def high_level(file: str) -> Ask:
 
     def ask(messages: list[Any], max_tokens: int, *, is_endless: bool) -> Answer:
         if is_endless:
-            raise NotImplementedError
+            raise ValueError("Llama is asked for answers that end by themselves")
         answer: Any = model.create_chat_completion(messages, max_tokens=max_tokens, temperature=0.0)
         text, tokens = answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]
         return {"text": text, "tokens": tokens}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -148,25 +148,18 @@ def import_file(file: Path) -> None:
 
 @contextmanager
 def writing(name: str) -> Generator["Connection"]:
-    """Open the ledger to write.
+    """Open the ledger to write, beside Redis.
 
     Raises:
         NotThereError: a server does not answer, or the ledger is not of this version.
     """
-    import psycopg  # noqa: PLC0415
     from kombu.exceptions import OperationalError  # noqa: PLC0415
     from redis import RedisError  # noqa: PLC0415
 
-    from ledger.connect import connect  # noqa: PLC0415
-    from workers.reading import not_this_version, silent  # noqa: PLC0415
+    from workers import reading  # noqa: PLC0415
 
-    using: Any = settings()
     try:
-        with connect(using.database_url, name=name) as db:
+        with reading.writing(settings(), name) as db:
             yield db
-    except psycopg.OperationalError as error:
-        raise silent("Postgres", using.database_url, error) from error
-    except psycopg.errors.UndefinedTable as error:
-        raise not_this_version(using.database_url) from error
     except (RedisError, OperationalError) as error:
-        raise silent("Redis", using.redis_url, error) from error
+        raise reading.silent("Redis", settings().redis_url, error) from error
