@@ -34,7 +34,7 @@ SUMMARIES = """
           FROM costs
          GROUP BY name
     )
-    SELECT s.name, s.rhythm, s.next_at, s.monthly_runs, s.failures, s.paused_at, s.paused_why,
+    SELECT s.name, s.rhythm, s.next_at, s.failures, s.paused_at, s.paused_why,
            last.scheduled_at AS last_at, last.outcome, last.why, last.task_id, last.worker, last.delivery,
            last.delivery_why, ran.model, ran.tier,
            coalesce(spent.runs, 0) AS runs,
@@ -71,8 +71,6 @@ class Summary:
     rhythm: str
     next_at: datetime | None
     """When its next run begins; None: beat's schedule.yaml has it no more, or not enabled."""
-    monthly_runs: int
-    """How often it is scheduled in thirty days."""
     failures: int
     """Failed runs in a row."""
     paused_at: datetime | None
@@ -98,11 +96,6 @@ class Summary:
     tokens_30d: int
     usd_30d: Decimal
     """What is not known counts as reserved."""
-
-    @property
-    def usd_a_month(self) -> Decimal | None:
-        """Forecast thirty days at the cost of a run so far; None: no run has called a model yet."""
-        return self.usd_30d / self.runs * self.monthly_runs if self.runs else None
 
 
 def summaries(db: Connection, now: datetime) -> list[Summary]:

@@ -18,11 +18,10 @@ from ledger.connect import Connection
 NOW = "SELECT clock_timestamp()"
 
 KNOW = """
-    INSERT INTO schedules (name, rhythm, monthly_runs, next_at, decided_until)
-    VALUES (%(name)s, %(rhythm)s, %(monthly_runs)s, %(next_at)s, %(now)s)
+    INSERT INTO schedules (name, rhythm, next_at, decided_until)
+    VALUES (%(name)s, %(rhythm)s, %(next_at)s, %(now)s)
         ON CONFLICT (name) DO UPDATE
        SET rhythm = excluded.rhythm,
-           monthly_runs = excluded.monthly_runs,
            next_at = coalesce(excluded.next_at, schedules.next_at)
 """
 
@@ -152,7 +151,6 @@ class Entry:
 
     name: str
     rhythm: str
-    monthly_runs: int
     next_at: datetime | None
     """None: leave it as it is."""
 

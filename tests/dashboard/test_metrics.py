@@ -29,8 +29,8 @@ METRIC = re.compile(r"\bfleet_\w+")
 
 HEARTBEAT = """
     WITH entry AS (
-        INSERT INTO schedules (name, rhythm, monthly_runs, decided_until)
-        VALUES ('pulse', 'every 15m', 2922, now())
+        INSERT INTO schedules (name, rhythm, decided_until)
+        VALUES ('pulse', 'every 15m', now())
         RETURNING name
     )
     INSERT INTO firings (name, scheduled_at, worker, task_id, decided_at, outcome, finished_at)

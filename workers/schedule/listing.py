@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,9 +19,9 @@ from ledger.recurring import Summary
 from routing.candidates import candidates
 from routing.price import cost_usd
 from routing.recurrence import count_between, next_start
-from routing.task import Task, needs_from
+from routing.task import needs_from
+from workers.calls import AnyCall
 from workers.explain import imagined
-from workers.schedule.rounds import A_MONTH
 from workers.schedule.run import arguments, check_run
 from workers.waiting import task_of
 from workers.words import moment
@@ -30,6 +30,8 @@ EXPENSIVE_USD = Decimal(1)
 """A month; from here on an entry on a paid model is told of, with what would be free."""
 
 CENT = Decimal("0.01")
+
+A_MONTH = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,15 @@ def lines(db: Connection, catalog: Catalog) -> list[Line]:
 
 
 def line_of(entry: RecurringTask, past: Summary | None, catalog: Catalog, now: datetime) -> Line:
-    asked = candidates(task_like(entry, catalog, now), catalog, now.date())
+    call = check_run(catalog, entry, arguments(entry))
+    asked = candidates(task_of(imagined(call, now)), catalog, now.date())
     model = catalog.models.get((past and past.model) or "", asked[0])
     monthly_runs = count_between(entry, now, now + A_MONTH)
     is_measured = past is not None and past.runs > 0
     if past is not None and past.runs:
         usd_a_month = past.usd_30d / past.runs * monthly_runs
     else:
-        most = most_usd(entry, model, catalog, now)
+        most = most_usd(entry, model, call, now)
         usd_a_month = None if most is None else most * monthly_runs
     is_expensive = model.tier == "paid" and (usd_a_month is None or usd_a_month >= EXPENSIVE_USD)
     is_paused = past is not None and past.paused_at is not None
@@ -87,14 +90,9 @@ def line_of(entry: RecurringTask, past: Summary | None, catalog: Catalog, now: d
     )
 
 
-def task_like(entry: RecurringTask, catalog: Catalog, now: datetime) -> Task:
-    """Give the task that a run would be, to see who would be asked."""
-    return task_of(imagined(check_run(catalog, entry, arguments(entry)), now))
-
-
-def most_usd(entry: RecurringTask, model: Model, catalog: Catalog, now: datetime) -> Decimal | None:
+def most_usd(entry: RecurringTask, model: Model, call: AnyCall, now: datetime) -> Decimal | None:
     """Tell the most that a run can cost on a model; None: nobody knows its price."""
-    needs = needs_from(check_run(catalog, entry, arguments(entry)).needs)
+    needs = needs_from(call.needs)
     day = now.date()
     most = cost_usd(model, day, prompt_tokens=needs.prompt_tokens, completion_tokens=needs.max_tokens)
     bound = entry.budget.run_usd if entry.budget else None

@@ -18,7 +18,7 @@ from config.catalog import Catalog, RecurringTask
 from ledger import schedules
 from ledger.connect import Connection
 from ledger.schedules import Ended, Entry, Firing, State
-from routing.recurrence import count_between, due, next_after, next_start
+from routing.recurrence import due, next_after, next_start
 from workers.schedule.heartbeats import models_of_workers
 from workers.schedule.run import firing_of, most_usd, objection_to, send
 
@@ -30,8 +30,6 @@ DELIVERED = ("succeeded", "failed")
 
 NEVER_ACCEPTED = timedelta(minutes=1)
 """So long after its deadline, a run that no dispatcher accepted has ended."""
-
-A_MONTH = timedelta(days=30)
 
 log = structlog.get_logger()
 
@@ -228,8 +226,7 @@ class Rounds:
 
 def as_known(entry: RecurringTask, now: datetime, *, is_scheduled: bool = True) -> Entry:
     """Give what the ledger is told of an entry."""
-    monthly_runs = count_between(entry, now, now + A_MONTH)
-    return Entry(entry.name, entry.rhythm, monthly_runs, next_start(entry, now) if is_scheduled else None)
+    return Entry(entry.name, entry.rhythm, next_start(entry, now) if is_scheduled else None)
 
 
 def lifetime(entry: RecurringTask, scheduled_at: datetime) -> timedelta:

@@ -9,7 +9,6 @@ UP = """
 CREATE TABLE schedules (
     name          text PRIMARY KEY,
     rhythm        text NOT NULL,
-    monthly_runs  integer NOT NULL,
     decided_until timestamptz NOT NULL,
     next_at       timestamptz,
     failures      integer NOT NULL DEFAULT 0,
@@ -17,7 +16,6 @@ CREATE TABLE schedules (
     paused_why    text,
     CONSTRAINT paused_has_reason CHECK ((paused_at IS NULL) = (paused_why IS NULL))
 );
-COMMENT ON COLUMN schedules.monthly_runs IS 'in the thirty days after beat read the file';
 COMMENT ON COLUMN schedules.next_at IS 'when the next run begins; NULL: it is not scheduled any more';
 COMMENT ON COLUMN schedules.decided_until IS 'what was scheduled until then has fired, or never will';
 COMMENT ON COLUMN schedules.failures IS 'failed runs in a row';
