@@ -1,8 +1,10 @@
 """The engine on the processor, against llama.cpp's own server and llama-cpp-python's `Llama`, in one run.
 
 All have the same model, the same kernels, threads and cache. 32 chat requests with one system prompt come at
-once; the server has as many slots as the engine. The same requests then go through the whole fleet, from the
-caller to the row in Postgres. Nothing else should run on the machine: each step waits for its slowest thread.
+once, as when a profile's tasks come to a worker; the server has as many slots as the engine. In each round
+the system prompt is a new one for all; then the same number of other questions comes with it once more. The
+requests also go through the whole fleet, from the caller to the row in Postgres. Nothing else should run on
+the machine: each step waits for its slowest thread.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,7 @@ from benchmarks.llama_peer import CONTEXT_TOKENS
 from benchmarks.llama_server import LlamaServer, llama_server
 from benchmarks.pipeline import processes, services
 from config.catalog import load_catalog
-from config.settings import SHIPPED_CONFIG, Settings, settings
+from config.settings import SHIPPED_CONFIG, Settings
 from workers.engines.llama_check import prove
 from workers.engines.llama_context import physical_cores
 from workers.model_files import pull
@@ -57,6 +59,15 @@ profiles:
   bench: {model: small, fallbacks: [], temperature: 0, max_tokens: 64, prompt: Hello.}
 routing: {primary: small}
 """
+
+RATIOS = (
+    ("slots8_vs_llama_server", "ours 8", "server 8", 1.1),
+    ("slots16_vs_llama_server", "ours 16", "server 16", 1.15),
+    ("prompt_seen_vs_llama_server", "ours 8, prompt seen", "server 8, prompt seen", 1.0),
+    ("single_vs_llama", "ours 1", "Llama", 1.0),
+    ("fleet_vs_engine", "fleet 8", "ours 8", 0.95),
+)
+"""Figures: who is compared with whom, and what is to be reached."""
 
 
 class Peer:
@@ -93,14 +104,25 @@ class Peer:
         return sum(answer["tokens"] for answer in answered["answers"]) / answered["took_s"]
 
 
-def conversations(count: int, number: int) -> list[Any]:
-    """Make chat requests with one system prompt; those of each number are new ones."""
+def conversations(edition: int, number: int = 0) -> list[Any]:
+    """Make chat requests: one system prompt for an edition, other questions for each number."""
     asked = [question.format(topic) for question, topic in itertools.product(QUESTIONS, TOPICS)]
-    return [chat(SENTENCE * 3, f"{question} ({number})") for question in asked[:count]]
+    system = f"Edition {edition}. {SENTENCE * 3}"
+    return [chat(system, f"{question} ({number})") for question in asked]
 
 
 def chat(system: str, text: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": system}, {"role": "user", "content": text}]
+
+
+def in_turns(peers: tuple[Peer, Peer], number: int, count: int, max_tokens: int) -> list[list[float]]:
+    """Ask two peers one question after the other, each of them first every other time; tokens a second."""
+    speeds: list[list[float]] = [[], []]
+    for at, messages in enumerate(conversations(-1, number)[len(TOPICS) :][:count]):
+        for which in (0, 1) if at % 2 else (1, 0):
+            answered = peers[which].tokens_per_s([messages], max_tokens, at_once=False, is_endless=False)
+            speeds[which].append(answered)
+    return speeds
 
 
 def first_token_s(engine: Peer, prompts: int) -> tuple[float, float]:
@@ -164,10 +186,10 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="shorter answers, one round: under 50 s")
     quick = parser.parse_args().quick
-    tokens, rounds, single, prompts = (24, 1, 4, 2) if quick else (64, 3, 8, 5)
+    tokens, rounds, single, prompts = (16, 1, 4, 1) if quick else (64, 3, 8, 5)
+    more = () if quick else (16,)
     llama_server()
     file = pull(load_catalog(SHIPPED_CONFIG).model("smollm2"), lambda *_: None).path
-    settings.cache_clear()  # `services` makes others
     cores = str(physical_cores())
     tuning = prove("benchmark", file).tuning  # what the engine has found to be the fastest, for all
     options = ("--threads", cores, "--threads-batch", cores)
@@ -175,9 +197,10 @@ def main() -> None:
     options += ("--cache-type-k", tuning.kv_type, "--cache-type-v", tuning.kv_type)
     with ExitStack() as stack:
         server = {
-            slots: stack.enter_context(LlamaServer(file, slots, CONTEXT_TOKENS, options)) for slots in (8, 16)
+            slots: stack.enter_context(LlamaServer(file, slots, CONTEXT_TOKENS, options))
+            for slots in (8, *more)
         }
-        ours = {slots: stack.enter_context(Peer("engine", str(file), str(slots))) for slots in (8, 16)}
+        ours = {slots: stack.enter_context(Peer("engine", str(file), str(slots))) for slots in (8, *more)}
         plain = stack.enter_context(Peer("llama", str(file)))
         using = stack.enter_context(services(partial(write_catalog, file=file)))
         stack.enter_context(
@@ -186,24 +209,23 @@ def main() -> None:
         endless = {str(token): -100.0 for token in ours[8].end_tokens}
         found: dict[str, list[float]] = {}
         for number in range(-1, rounds):  # the first round warms up and does not count
-            asked = conversations(REQUESTS if number >= 0 else 8, number)
-            ways = {
-                "server 8": partial(server[8].tokens_per_s, asked, tokens),
-                "ours 8": partial(ours[8].tokens_per_s, asked, tokens, at_once=True),
-                "fleet 8": partial(through_the_fleet, using, asked, tokens, endless),
-                "server 16": partial(server[16].tokens_per_s, asked, tokens),
-                "ours 16": partial(ours[16].tokens_per_s, asked, tokens, at_once=True),
-                "Llama": partial(plain.tokens_per_s, asked[:single], tokens, at_once=False, is_endless=False),
-                "ours 1": partial(
-                    ours[8].tokens_per_s, asked[:single], tokens, at_once=False, is_endless=False
-                ),
-            }
-            for way, measure in ways.items():
-                speed = measure()
-                if number >= 0:
-                    found.setdefault(way, []).append(speed)
+            asked = conversations(number)[: None if number >= 0 else 4]
+            ways: dict[str, Callable[[], float]] = {}
+            for slots in (8, *more):
+                ways[f"server {slots}"] = partial(server[slots].tokens_per_s, asked, tokens)
+                ways[f"ours {slots}"] = partial(ours[slots].tokens_per_s, asked, tokens, at_once=True)
+            ways["fleet 8"] = partial(through_the_fleet, using, asked, tokens, endless)
+            if not quick:
+                again = conversations(number, 1)
+                ways["server 8, prompt seen"] = partial(server[8].tokens_per_s, again, tokens)
+                ways["ours 8, prompt seen"] = partial(ours[8].tokens_per_s, again, tokens, at_once=True)
+            speeds = {way: [measure()] for way, measure in ways.items()}
+            speeds["Llama"], speeds["ours 1"] = in_turns((plain, ours[8]), number, single, tokens)
+            if number >= 0:
+                for way, some in speeds.items():
+                    found.setdefault(way, []).extend(some)
         new_s, seen_s = first_token_s(ours[8], prompts)
-        same = same_texts(ours[8], conversations(REQUESTS, rounds), tokens)
+        same = same_texts(ours[8], conversations(rounds), 8 if quick else tokens)
     speed = {way: statistics.median(speeds) for way, speeds in found.items()}
     report(
         f"{REQUESTS} chat requests at once, {tokens} tokens each, medians of {rounds}",
@@ -213,10 +235,11 @@ def main() -> None:
             ("greedy answers that are the same at 8 slots", f"{same} of {REQUESTS}"),
         ],
         [
-            Figure("cpu_engine.slots8_vs_llama_server", speed["ours 8"] / speed["server 8"], 1.1, "x"),
-            Figure("cpu_engine.slots16_vs_llama_server", speed["ours 16"] / speed["server 16"], 1.15, "x"),
-            Figure("cpu_engine.single_vs_llama", speed["ours 1"] / speed["Llama"], 1.0, "x"),
-            Figure("cpu_engine.fleet_vs_engine", speed["fleet 8"] / speed["ours 8"], 0.95, "x"),
+            *(
+                Figure(f"cpu_engine.{key}", speed[ours] / speed[peer], goal, "x")
+                for key, ours, peer, goal in RATIOS
+                if ours in speed
+            ),
             Figure("cpu_engine.first_token_seen_vs_new", seen_s / new_s, 0.3, "x", is_ceiling=True),
             Figure("cpu_engine.same_at_8_slots", same, 30, f"of {REQUESTS}"),
         ],

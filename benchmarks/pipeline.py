@@ -23,7 +23,7 @@ import psycopg
 from redis import Redis
 
 from benchmarks.figures import Figure, report
-from config.settings import Settings, read_settings
+from config.settings import Settings, settings
 from ledger.migrate import migrate
 from workers import embedded
 
@@ -57,7 +57,8 @@ def services(config: Callable[[Path], Path] = lambda _: CATALOG) -> Generator[Se
     home = Path(tempfile.mkdtemp(prefix="fleet-", dir="/tmp"))
     home.chmod(0o755)
     os.environ |= {"FLEET_HOME": str(home), "FLEET_CONFIG": str(config(home)), "FLEET_LOG_LEVEL": "warning"}
-    using = read_settings(os.environ)
+    settings.cache_clear()
+    using = settings()
     try:
         embedded.start_redis(home, using.sockets)
         embedded.start_postgres(home, using.sockets)

@@ -25,8 +25,8 @@ BATCH_TOKENS = 512
 KV_SHARE = 0.5
 """Of the memory that is free once the weights are loaded: what the cache may take."""
 
-WHOLE_SEQUENCE = -1
-"""llama.cpp's word for all positions."""
+WHOLE_SEQUENCE = TO_THE_END = -1
+"""llama.cpp's word for the first position there is, and for the last."""
 
 GB = 1_000_000_000
 
@@ -127,11 +127,18 @@ class LlamaContext:
 
     def copy(self, source: int, goal: int) -> None:
         """Let a sequence begin with all that another one holds."""
-        llama_cpp.llama_memory_seq_cp(self._memory, source, goal, WHOLE_SEQUENCE, WHOLE_SEQUENCE)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, goal, WHOLE_SEQUENCE, TO_THE_END)
 
-    def forget(self, sequence: int) -> None:
-        """Empty a sequence."""
-        llama_cpp.llama_memory_seq_rm(self._memory, sequence, WHOLE_SEQUENCE, WHOLE_SEQUENCE)
+    def forget(self, sequence: int, after: int = 0) -> bool:
+        """Let a sequence forget all after its first tokens.
+
+        Returns:
+            Whether it has kept those; a recurrent model can only forget all, and has done so.
+        """
+        if llama_cpp.llama_memory_seq_rm(self._memory, sequence, after, TO_THE_END):
+            return True
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, WHOLE_SEQUENCE, TO_THE_END)
+        return False
 
     def forget_all(self) -> None:
         """Empty every sequence."""

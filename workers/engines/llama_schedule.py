@@ -26,8 +26,8 @@ class Cache(Protocol):
         """Let a sequence begin with all that another one holds."""
         ...
 
-    def forget(self, sequence: int) -> None:
-        """Empty a sequence."""
+    def forget(self, sequence: int, after: int = 0) -> bool:
+        """Let a sequence forget all after its first tokens; false: it had to forget those too."""
         ...
 
 
@@ -96,6 +96,8 @@ class Schedule:
         self._is_shared = shared_cells is not None
         self._free_cells = shared_cells or 0
         self._free_sequences = list(range(slots))
+        self._heads: dict[int, Tokens] = {}
+        """What free sequences still hold: the beginning that their last answer shared with others."""
         self._prefixes = Prefixes(range(slots, slots + prefixes))
 
     @property
@@ -157,7 +159,7 @@ class Schedule:
     def leave(self, run: Run) -> None:
         """End a run and give its room to others."""
         self.running.remove(run)
-        self._cache.forget(run.sequence)
+        self._keep_head(run)
         heappush(self._free_sequences, run.sequence)
         self._free_cells += run.cells
         if run.prefix is not None:
@@ -170,20 +172,40 @@ class Schedule:
             self.leave(run)
         for prefix in self._prefixes:
             self._drop(prefix)
+        for sequence in tuple(self._heads):
+            self._forget(sequence)
         return calls
 
     def _start(self, call: Call, prefix: Prefix | None, cells: int) -> None:
         sequence = heappop(self._free_sequences)  # the lowest one, so that those in use are neighbours
         self._free_cells -= cells
         read = cached = 0
+        if prefix is None or self._heads.get(sequence) != prefix.tokens:
+            self._forget(sequence)
+            if prefix is not None:
+                self._cache.copy(prefix.sequence, sequence)
         if prefix is not None:
-            self._cache.copy(prefix.sequence, sequence)
             prefix.users += 1
             read = len(prefix.tokens)
             # Whoever comes first is the one for whom the prefix was computed.
             cached = read if prefix.is_paid else 0
             prefix.is_paid = True
         self.running.append(Run(call, sequence, cells, prefix, call.prompt[read:], read, cached))
+
+    def _keep_head(self, run: Run) -> None:
+        """Forget an answer, but not how it began: the next one in its sequence may well begin so too.
+
+        To copy a beginning takes a divided cache as long as to copy a whole context: some milliseconds for
+        1,000 tokens, and more for each thousand. In a shared one it takes nothing, and to keep it takes room.
+        """
+        if run.prefix is None or self._is_shared or not self._cache.forget(run.sequence, run.prefix.length):
+            self._forget(run.sequence)
+        else:
+            self._heads[run.sequence] = run.prefix.tokens
+
+    def _forget(self, sequence: int) -> None:
+        self._heads.pop(sequence, None)
+        self._cache.forget(sequence)
 
     def _prefix_of(self, call: Call) -> Prefix | None:
         """Find a call's prefix, or begin to keep it; None: it has none, or there is no room for one."""

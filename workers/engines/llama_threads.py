@@ -19,13 +19,15 @@ NEWEST_SHARE = 0.3
 class ThreadCount:
     """Goes down to half the threads when they turn out to be faster, and up again after some steps.
 
-    Steps are compared with steps of about the same size, as time for each token.
+    Steps are compared with steps of about the same size, as time for each token. One slow step may have any
+    cause; with the second in a row, somebody else uses the cores.
     """
 
     def __init__(self, most: int) -> None:
         self._choices = halves(most)
         self._at = 0
         self._is_trial = False
+        self._was_slow = False
         self._rest_steps = FIRST_REST_STEPS
         self._rest_left = 0
         self._average_s: defaultdict[int, dict[int, float]] = defaultdict(dict)
@@ -47,10 +49,12 @@ class ThreadCount:
         average = self._average_s[self._choices[self._at]]
         before = average.get(size, each_s)
         average[size] = before + NEWEST_SHARE * (each_s - before)
-        if fewer is not None and each_s > self._average_s[fewer][size]:
+        is_slow = fewer is not None and each_s > self._average_s[fewer][size]
+        if is_slow and self._was_slow:
             self._go_down()
-        else:
+        elif not is_slow:
             self._rest()
+        self._was_slow = is_slow
 
     def _fewer(self) -> int | None:
         return self._choices[self._at + 1] if self._at + 1 < len(self._choices) else None

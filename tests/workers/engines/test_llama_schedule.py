@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from workers.engines.answer import Answer
 from workers.engines.base import Request
+from workers.engines.llama_prefix import Prefix
 from workers.engines.llama_sampler import Sampler
 from workers.engines.llama_schedule import READ_TOKENS, Call, Schedule
 
@@ -17,18 +18,24 @@ SMALLEST_SHARED_CELLS = 120
 
 
 class RecordingCache:
-    """Knows which sequences hold something, as llama.cpp's cache does."""
+    """Knows what each sequence holds, as llama.cpp's cache does."""
 
-    def __init__(self) -> None:
-        self.held: dict[int, int] = {}
+    def __init__(self, *, forgets_ends: bool = True) -> None:
+        self.held: dict[int, list[int]] = {}
+        self.forgets_ends = forgets_ends
+        self.copies = 0
 
     def copy(self, source: int, goal: int) -> None:
         assert self.held.get(source), "an empty sequence was copied"
         assert not self.held.get(goal), "a sequence in use was overwritten"
-        self.held[goal] = self.held[source]
+        self.held[goal] = list(self.held[source])
+        self.copies += 1
 
-    def forget(self, sequence: int) -> None:
-        self.held[sequence] = 0
+    def forget(self, sequence: int, after: int = 0) -> bool:
+        held = self.held.get(sequence, [])
+        assert len(held) >= after, "what is to be kept was never there"
+        self.held[sequence] = held[:after] if self.forgets_ends else []
+        return self.forgets_ends or after == 0
 
 
 def a_call(head: tuple[int, ...] = (), more: int = 10, max_tokens: int = 5) -> Call:
@@ -54,8 +61,11 @@ def step(schedule: Schedule, cache: RecordingCache, most_tokens: int = 512) -> l
     readings = list(chain(*batches))
     answering = [run for reading in readings if (run := reading.answers)]
     for reading in readings:
-        assert cache.held.get(reading.by.sequence, 0) == reading.by.length
-        cache.held[reading.by.sequence] = reading.by.length + len(reading.tokens)
+        held = cache.held.setdefault(reading.by.sequence, [])
+        asked = reading.by.tokens if isinstance(reading.by, Prefix) else reading.by.call.prompt
+        assert len(held) == reading.by.length
+        assert held[: len(asked)] == list(asked[: len(held)]), "it reads on after the beginning of another"
+        held += reading.tokens
     schedule.finish_readings(readings)
     ended: list[Call] = []
     for run in answering:
@@ -76,15 +86,23 @@ calls = st.builds(
 
 
 @given(
-    st.lists(calls, max_size=25),
-    st.integers(1, 4),
-    st.integers(0, 3),
-    st.one_of(st.none(), st.integers(SMALLEST_SHARED_CELLS, 400)),
-    st.integers(8, 64),
+    cache=st.builds(RecordingCache, forgets_ends=st.booleans()),
+    asked=st.lists(calls, max_size=25),
+    slots=st.integers(1, 4),
+    prefixes=st.integers(0, 3),
+    cells=st.one_of(st.none(), st.integers(SMALLEST_SHARED_CELLS, 400)),
+    most_tokens=st.integers(8, 64),
 )
-def test_every_call_ends(asked: list[Call], slots: int, prefixes: int, cells: int | None, most_tokens: int):
+def test_every_call_ends(
+    *,
+    cache: RecordingCache,
+    asked: list[Call],
+    slots: int,
+    prefixes: int,
+    cells: int | None,
+    most_tokens: int,
+):
     """Whatever arrives, nothing is left waiting for room that never comes, and no room is lost."""
-    cache = RecordingCache()
     schedule = Schedule(cache, slots=slots, prefixes=prefixes, shared_cells=cells)
     schedule.waiting.extend(asked)
     ended: list[Call] = []
@@ -125,6 +143,22 @@ def test_the_first_of_those_that_share_a_prefix_pays_for_it():
     step(schedule, cache)
 
     assert [run.cached_tokens for run in schedule.running] == [0, 40, 40]
+
+
+def test_a_beginning_that_a_sequence_holds_already_is_not_copied_into_it():
+    """To copy it takes as long as to copy a whole context."""
+    cache = RecordingCache()
+    schedule = Schedule(cache, slots=2, prefixes=2, shared_cells=None)
+    schedule.waiting.extend(a_call(HEADS[1]) for _ in range(10))
+    while not schedule.is_idle:
+        step(schedule, cache)
+    copies_of_one = cache.copies
+    for head in (HEADS[0], HEADS[1]):
+        schedule.waiting.extend(a_call(head) for _ in range(2))
+        while not schedule.is_idle:
+            step(schedule, cache)
+
+    assert (copies_of_one, cache.copies) == (2, 4)
 
 
 def test_a_long_prompt_does_not_hold_up_an_answer():

@@ -30,6 +30,14 @@ def test_all_cores_are_used_while_they_are_free():
     assert run(ThreadCount(2), 200, undisturbed) == {2: 199, 1: 1}
 
 
+def test_one_slow_step_may_have_any_cause():
+    """The step that reads the weights from the disk again must not make the next ones slow too."""
+    count, slow = ThreadCount(2), iter([0.5, *[0.04] * 100])
+    run(count, 20, undisturbed)
+
+    assert run(count, 50, lambda _: next(slow)) == {2: 50}
+
+
 def test_fewer_are_used_beside_a_busy_program():
     """Each step with all threads would take five times as long."""
     used = run(ThreadCount(2), 1000, beside_a_busy_program)
