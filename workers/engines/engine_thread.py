@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from workers.engines.errors import CancelledError, ModelUnavailableError
+from workers.engines.errors import CancelledError, DeadlineError, ModelUnavailableError
 
 R = TypeVar("R")
 
@@ -26,6 +27,9 @@ class Call(Protocol[R]):
 
 
 C = TypeVar("C", bound=Call[Any])
+
+TOGETHER_S = 0.05
+"""How long a call that finds nothing to do may wait for those that are being prepared beside it."""
 
 
 class Work(Protocol[C]):
@@ -70,7 +74,7 @@ class EngineThread(Generic[W]):
         self.name = name
         self._arrived: list[Any] = []
         self._visitors = 0
-        """Other threads that use the vocabulary now: it must not be freed under their hands."""
+        """Other threads that use the vocabulary to prepare a call: it must not be freed under their hands."""
         self._changed = threading.Condition()
         self._is_closed = False
         self._why = "the engine was closed"
@@ -88,7 +92,7 @@ class EngineThread(Generic[W]):
 
     @contextmanager
     def visit(self) -> Generator[W]:
-        """Give another thread what may be read from any thread; it is not freed meanwhile.
+        """Give another thread what it prepares its call with; it is not freed meanwhile.
 
         Raises:
             ModelUnavailableError: the engine was closed.
@@ -103,17 +107,16 @@ class EngineThread(Generic[W]):
                 self._visitors -= 1
                 self._changed.notify_all()
 
-    def answer(self, call: Call[R]) -> R:
-        """Hand in a call and wait for its end.
+    def begin(self, call: Call[Any]) -> None:
+        """Hand in a call, from within `visit`; it ends whatever happens.
 
         Raises:
-            EngineError: the call failed, or the engine was closed.
+            ModelUnavailableError: the engine was closed.
         """
         with self._changed:
             self._check_open()
             self._arrived.append(call)
             self._changed.notify_all()
-        return call.done.result()
 
     def close(self) -> None:
         """Free the model; calls that still run fail."""
@@ -151,21 +154,28 @@ class EngineThread(Generic[W]):
             work.close()
 
     def _wait_for_calls(self, work: W) -> bool:
-        """Take in the calls that arrived, after a sleep if there is nothing to do; false: to be closed."""
+        """Take in the calls that arrived, after a sleep if there is nothing to do; false: to be closed.
+
+        Calls that come at once are then read at once: the first of them does not begin a step of its own.
+        """
         with self._changed:
-            while work.is_idle and not (self._arrived or self._is_closed):
-                self._changed.wait()
+            if work.is_idle:
+                self._changed.wait_for(lambda: self._arrived or self._is_closed)
+                self._changed.wait_for(lambda: not self._visitors or self._is_closed, TOGETHER_S)
             work.waiting.extend(self._arrived)
             self._arrived.clear()
             return not self._is_closed
 
 
-def end_if_cancelled(call: Call[Any], name: str) -> bool:
-    """End a call that nobody waits for any more, if that is so."""
+def end_if_given_up(call: Call[Any], name: str, deadline: datetime | None = None) -> bool:
+    """End a call that nobody waits for any more, if that is so: it was cancelled, or its deadline passed."""
     try:
-        if not call.cancelled():
+        if call.cancelled():
+            call.done.set_exception(CancelledError(name))
+        elif deadline is not None and deadline <= datetime.now(UTC):
+            call.done.set_exception(DeadlineError(name))
+        else:
             return False
-        call.done.set_exception(CancelledError(name))
     except Exception as error:  # noqa: BLE001 - the caller's own function failed: it is the caller's error
         call.done.set_exception(error)
     return True

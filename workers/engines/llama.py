@@ -5,7 +5,7 @@ One thread owns the model; see `engine_thread`. What it does in a step is in `ll
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from config.catalog import Model
@@ -15,10 +15,9 @@ from workers.engines.engine_thread import EngineThread
 from workers.engines.errors import (
     ContextTooLongError,
 )
-from workers.engines.heads import Tokens
 from workers.engines.llama_check import no_template, prove_model
 from workers.engines.llama_context import LlamaContext
-from workers.engines.llama_grammar import Grammar, grammar_of
+from workers.engines.llama_grammar import grammar_of
 from workers.engines.llama_logprobs import Logprobs
 from workers.engines.llama_model import LlamaModel
 from workers.engines.llama_sampler import Sampler
@@ -131,34 +130,32 @@ class LlamaEngine:
             ModelUnavailableError: the engine was closed, or llama.cpp failed.
         """
         asked_at = time.monotonic()
-        prompt, head, grammar = self._prepare(request)
-        with grammar or nullcontext():
-            call = Call(
-                request,
-                prompt,
-                head,
-                on_token,
-                cancelled,
-                Sampler(request, prompt, grammar),
-                Answer(request.stop),
-                asked_at,
-                None if request.top_logprobs is None else Logprobs(request.top_logprobs),
-            )
-            return self._thread.answer(call)
+        with ExitStack() as held:
+            with self._thread.visit() as work:
+                prompt = work.model.render(request.messages)
+                needed = len(prompt) + request.max_tokens
+                if needed > self.context_tokens:
+                    raise ContextTooLongError(self.name, needed, self.context_tokens)
+                grammar = grammar_of(request, work.model)
+                if grammar is not None:
+                    held.enter_context(grammar)
+                call = Call(
+                    request,
+                    prompt,
+                    work.model.heads.of(request.messages, prompt),
+                    on_token,
+                    cancelled,
+                    Sampler(request, prompt, grammar),
+                    Answer(request.stop),
+                    asked_at,
+                    None if request.top_logprobs is None else Logprobs(request.top_logprobs),
+                )
+                self._thread.begin(call)
+            return call.done.result()
 
     def close(self) -> None:
         """Free the model; calls that still run fail."""
         self._thread.close()
-
-    def _prepare(self, request: Request) -> tuple[list[int], Tokens, Grammar | None]:
-        """Turn a conversation into tokens; with those at its beginning that others share, and its grammar."""
-        with self._thread.visit() as work:
-            prompt = work.model.render(request.messages)
-            needed = len(prompt) + request.max_tokens
-            if needed > self.context_tokens:
-                raise ContextTooLongError(self.name, needed, self.context_tokens)
-            head = work.model.heads.of(request.messages, prompt)
-            return prompt, head, grammar_of(request, work.model)
 
 
 def check_template(model: LlamaModel, path: Path) -> None:

@@ -17,7 +17,7 @@ import psutil
 from config.models import Model
 from workers.absence import Absence
 from workers.engines.base import Vectors
-from workers.engines.engine_thread import EngineThread, end_if_cancelled, fail
+from workers.engines.engine_thread import EngineThread, end_if_given_up, fail
 from workers.engines.errors import ModelUnavailableError, TextTooLongError
 from workers.engines.llama_check import Proof, main, prove
 from workers.engines.llama_embed_model import LlamaEmbedModel
@@ -120,7 +120,7 @@ class EmbedWork:
 
     def _drop_cancelled(self) -> None:
         for job in tuple(self.waiting):
-            if end_if_cancelled(job, self.model.name):
+            if end_if_given_up(job, self.model.name):
                 self.waiting.remove(job)
 
 
@@ -168,21 +168,27 @@ class LlamaEmbedder:
             CancelledError: `cancelled` said so.
             ModelUnavailableError: the engine was closed, or llama.cpp failed.
         """
-        job = Job(self._tokenize(texts), cancelled)
-        return Vectors(self._thread.answer(job), [len(tokens) for tokens in job.texts])
+        with self._thread.visit() as work:
+            job = Job(tokenize(work.model, texts), cancelled)
+            self._thread.begin(job)
+        return Vectors(job.done.result(), [len(tokens) for tokens in job.texts])
 
     def close(self) -> None:
         """Free the model; calls that still run fail."""
         self._thread.close()
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        with self._thread.visit() as work:
-            found = [work.model.tokenize(text) for text in texts]
-            most = work.model.context_tokens
-        for index, tokens in enumerate(found):
-            if len(tokens) > most:
-                raise TextTooLongError(self.name, index, len(tokens), most)
-        return found
+
+def tokenize(model: LlamaEmbedModel, texts: Sequence[str]) -> list[list[int]]:
+    """Turn texts into tokens.
+
+    Raises:
+        TextTooLongError: a text does not fit.
+    """
+    found = [model.tokenize(text) for text in texts]
+    for index, tokens in enumerate(found):
+        if len(tokens) > model.context_tokens:
+            raise TextTooLongError(model.name, index, len(tokens), model.context_tokens)
+    return found
 
 
 def embed_once(name: str, path: Path) -> Proof:

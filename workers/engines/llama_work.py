@@ -8,11 +8,10 @@ profile's system prompt, are computed once and copied.
 import time
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from workers.engines.base import Completion
-from workers.engines.engine_thread import emit, end_if_cancelled, fail
-from workers.engines.errors import BadRequestError, DeadlineError, ModelUnavailableError
+from workers.engines.engine_thread import emit, end_if_given_up, fail
+from workers.engines.errors import BadRequestError, ModelUnavailableError
 from workers.engines.llama_context import LlamaContext
 from workers.engines.llama_model import LlamaModel
 from workers.engines.llama_sampler import NoTokenError, Row
@@ -46,7 +45,7 @@ class LlamaWork:
 
     def step(self) -> None:
         """Admit, read, choose: one token more for each answer."""
-        self._drop_cancelled()
+        self._drop_given_up()
         self.schedule.admit()
         for readings in self.schedule.next_batches(self.context.batch.capacity):
             if not self._read(readings):
@@ -103,24 +102,13 @@ class LlamaWork:
             )
         )
 
-    def _drop_cancelled(self) -> None:
-        now = datetime.now(UTC)
+    def _drop_given_up(self) -> None:
         for run in tuple(self.schedule.running):
-            if self._is_given_up(run.call, now):
+            if end_if_given_up(run.call, self.model.name, run.call.request.deadline):
                 self.schedule.leave(run)
         for call in tuple(self.schedule.waiting):
-            if self._is_given_up(call, now):
+            if end_if_given_up(call, self.model.name, call.request.deadline):
                 self.schedule.waiting.remove(call)
-
-    def _is_given_up(self, call: Call, now: datetime) -> bool:
-        """End a call that was cancelled, or whose deadline has passed."""
-        if end_if_cancelled(call, self.model.name):
-            return True
-        deadline = call.request.deadline
-        if deadline is None or deadline > now:
-            return False
-        call.done.set_exception(DeadlineError(self.model.name))
-        return True
 
 
 def choose(call: Call, logits: Row, model: LlamaModel) -> int:

@@ -87,6 +87,7 @@ class MlxEngine:
             BadRequestError: the chat template refuses the conversation, or llguidance the JSON schema.
             ContextTooLongError: it does not fit; found before any work is done.
             CancelledError: `cancelled` said so.
+            DeadlineError: the request's deadline passed.
             ModelUnavailableError: the engine was closed, or MLX failed.
         """
         asked_at = time.monotonic()
@@ -98,8 +99,10 @@ class MlxEngine:
             head = batch.model.heads.of(request.messages, prompt)
             schema = schema_of(request.response_format)
             constraint = None if schema is None else batch.model.rules().constraint(schema)
-        call = Call(request, prompt, head, on_token, cancelled, constraint, Answer(request.stop), asked_at)
-        return self._thread.answer(call)
+            answer = Answer(request.stop)
+            call = Call(request, prompt, head, on_token, cancelled, constraint, answer, asked_at)
+            self._thread.begin(call)
+        return call.done.result()
 
     def close(self) -> None:
         """Free the model; calls that still run fail."""

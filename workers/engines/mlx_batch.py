@@ -18,17 +18,17 @@ from mlx_lm.models.cache import LRUPromptCache
 
 from workers.engines.answer import Answer
 from workers.engines.base import Completion, Request
-from workers.engines.engine_thread import emit, end_if_cancelled
+from workers.engines.engine_thread import emit, end_if_given_up
 from workers.engines.errors import UnsupportedRequestError
 from workers.engines.heads import Tokens
 from workers.engines.mlx_json import Constraint
 from workers.engines.mlx_model import MlxModel
 from workers.engines.mlx_sampler import sampler_for
 
-PROMPTS_AT_ONCE = 4
+PROMPTS_AT_ONCE = 8
 
 READ_TOKENS = 256
-"""How much of prompts is read in one step: a long prompt must not stall the answers beside it."""
+"""How much of each prompt is read in one step: a long prompt must not stall the answers beside it."""
 
 KEPT_HEADS = 16
 
@@ -104,7 +104,7 @@ class MlxBatch:
 
     def step(self) -> None:
         """Admit, read, choose: about one token more for each answer."""
-        self._drop_cancelled()
+        self._drop_given_up()
         self._admit()
         if not self.running:
             return
@@ -130,12 +130,12 @@ class MlxBatch:
         mx.clear_cache()
         mx.clear_streams()
 
-    def _drop_cancelled(self) -> None:
+    def _drop_given_up(self) -> None:
         for uid, run in tuple(self.running.items()):
-            if end_if_cancelled(run.call, self.model.name):
+            if end_if_given_up(run.call, self.model.name, run.call.request.deadline):
                 self._leave(uid)
         for call in tuple(self.waiting):
-            if end_if_cancelled(call, self.model.name):
+            if end_if_given_up(call, self.model.name, call.request.deadline):
                 self.waiting.remove(call)
 
     def _admit(self) -> None:

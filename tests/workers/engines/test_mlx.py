@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from workers.engines.errors import (
     BadRequestError,
     CancelledError,
     ContextTooLongError,
+    DeadlineError,
     ModelUnavailableError,
 )
 from workers.engines.mlx import MlxEngine
@@ -251,6 +253,16 @@ def test_more_heads_than_are_kept_are_answered(engine: MlxEngine):
     assert len(at_once(engine, requests)) == 40
 
 
+def test_an_answer_ends_at_its_deadline(engine: MlxEngine):
+    """A task that is late is not finished for nobody."""
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+
+    with pytest.raises(DeadlineError):
+        answer(engine, a_request("A story.", max_tokens=1500, deadline=soon), lambda _: time.sleep(0.1))
+    with pytest.raises(DeadlineError):
+        answer(engine, a_request("A story.", deadline=datetime.now(UTC)), pytest.fail)
+
+
 def test_calls_that_are_cancelled_leave_at_once(engine: MlxEngine):
     """An answer that nobody waits for takes a slot from somebody who waits."""
     pieces: list[str] = []
@@ -348,10 +360,11 @@ def test_a_step_that_fails_says_why_and_closes_the_engine(folder: Path):
         asked = a_request("Hello.")
         with engine._thread.visit() as batch:
             prompt = batch.model.render(asked.messages)
-        call = Call(asked, prompt, (), ignore, never, fall, Answer(), 0.0)  # pyright: ignore[reportArgumentType]
+            call = Call(asked, prompt, (), ignore, never, fall, Answer(), 0.0)  # pyright: ignore[reportArgumentType]
+            engine._thread.begin(call)
 
         with pytest.raises(ModelUnavailableError, match="a step failed: LookupError"):
-            engine._thread.answer(call)
+            call.done.result()
 
         assert engine.is_closed
 
