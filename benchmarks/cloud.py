@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -76,9 +76,13 @@ def free_port() -> int:
 
 
 def cpu_s(roots: Sequence[psutil.Process]) -> float:
-    """Add up the processor time of processes and all below them."""
+    """Add up the processor time of processes and all below them, those that have ended included."""
     every = {process for root in roots for process in (root, *root.children(recursive=True))}
-    return sum(sum(process.cpu_times()[:2]) for process in every)
+    used_s = 0.0
+    for process in every:
+        with suppress(psutil.NoSuchProcess):  # what it used is its parent's then
+            used_s += sum(process.cpu_times()[:4])
+    return used_s
 
 
 def drain(using: Settings, profile: str, count: int, workers: Sequence[subprocess.Popen[bytes]] = ()) -> None:
