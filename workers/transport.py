@@ -68,6 +68,8 @@ class Channel(of_redis.Channel):
     def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401
         """Deliver the message that came, and those behind it on its list."""
         delivered = super()._brpop_read(**options)
+        if not self._queue_cycle.items:
+            return delivered  # the worker goes: kombu has put back what came in the last moment
         queue = self._queue_cycle.items[-1]  # kombu has just put it last, because it had its turn
         take(queue, 1)
         most = min(room().get(queue, 0), MOST_AT_ONCE)

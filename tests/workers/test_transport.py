@@ -83,3 +83,19 @@ def test_without_a_lane_nothing_is_taken(redis: Redis):
     assert lanes.open_lane is None
     assert transport.room() == {}
     assert redis.ping()
+
+
+def test_a_message_that_comes_as_the_worker_goes_is_put_back(consuming: transport.Channel, app: Celery):
+    """It ended the worker with a traceback, before that had said goodbye."""
+    queue = "echo.echo"
+    consuming.client.connection = consuming.client.connection_pool.get_connection()
+    consuming._brpop_start(timeout=5)
+    consuming._active_queues.clear()
+    consuming._update_queue_cycle()
+    with app.connection_for_write() as connection:
+        late = connection.SimpleQueue(queue)
+        late.put({"late": True})
+
+        consuming.close()
+
+        assert late.get(timeout=5).payload == {"late": True}
