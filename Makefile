@@ -71,8 +71,10 @@ check: env  ## lint, format, types, layers, and that the lock is current
 bench: env  ## measure the published numbers again; ARGS=--quick takes less than a minute each
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
 
-docs: env  ## write the generated pages of docs/reference anew
+docs: env  ## write the generated pages of docs/reference anew, and all of docs/ as HTML
 	@$(BIN)/python -m docs.generate
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs .cache/docs
+	@echo "open .cache/docs/index.html"
 
 fix: env  ## format, and repair what lint can repair by itself
 	@$(BIN)/ruff check --fix-only --quiet
