@@ -52,6 +52,15 @@ class Channel(of_redis.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - kombu has no types
         super().__init__(*args, **kwargs)
         self.QoS = QoS
+        self._kept: Any = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - kombu's
+        """Give the one client of the pool; kombu makes one for each command, which takes longer than that."""
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._kept is None or self._kept.connection_pool is not self.pool:
+            self._kept = super()._create_client()
+        return self._kept
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Wait for a message on a queue with room."""

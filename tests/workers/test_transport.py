@@ -99,3 +99,13 @@ def test_a_message_that_comes_as_the_worker_goes_is_put_back(consuming: transpor
         consuming.close()
 
         assert late.get(timeout=5).payload == {"late": True}
+
+
+def test_a_channel_has_one_client_for_as_long_as_its_connections_last(consuming: transport.Channel):
+    """To make a client takes longer than the command it is made for: a tenth of a short task."""
+    with consuming.conn_or_acquire() as one, consuming.conn_or_acquire() as other:
+        assert one is other
+    consuming._disconnect_pools()
+    with consuming.conn_or_acquire() as after:
+        assert after is not one
+        assert after.ping()
