@@ -103,6 +103,12 @@ def of_workers(db: Connection) -> Iterator[Metric]:
         [((each.name,), each.running) for each in workers],
     )
     yield gauge(
+        "fleet_worker_memory_bytes",
+        "Memory of a worker's process, with the models that it has loaded.",
+        ["worker"],
+        [((each.name,), each.memory_bytes) for each in workers if each.memory_bytes is not None],
+    )
+    yield gauge(
         "fleet_worker_silent_seconds",
         "Since the last sign of life of a worker.",
         ["worker"],

@@ -21,7 +21,7 @@ OPEN_TASKS = """
 """
 
 WORKERS = """
-    SELECT name, host, pid, slots - name AS slots, started_at, seen_at,
+    SELECT name, host, pid, slots - name AS slots, started_at, seen_at, memory_bytes,
            extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_s,
            (SELECT count(*)
               FROM attempts
@@ -144,6 +144,8 @@ class WorkerLoad:
     silent_s: float
     """Since its last sign of life."""
     running: int
+    memory_bytes: int | None = None
+    """Of its process, with the models that it has loaded; None: it has not said so."""
     heartbeat_at: datetime | None = None
     """When the last recurring task that was for it alone came back through its queue; None: none did yet."""
 

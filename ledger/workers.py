@@ -10,13 +10,14 @@ from ledger.attempts import CHANNEL
 from ledger.connect import Connection, jsonb
 
 SEEN = """
-    INSERT INTO workers (name, host, pid, slots, models)
-    VALUES (%(name)s, %(host)s, %(pid)s, %(slots)s, %(models)s)
+    INSERT INTO workers (name, host, pid, slots, models, memory_bytes)
+    VALUES (%(name)s, %(host)s, %(pid)s, %(slots)s, %(models)s, %(memory_bytes)s)
         ON CONFLICT (name) DO UPDATE
        SET host = excluded.host,
            pid = excluded.pid,
            slots = excluded.slots,
            models = excluded.models,
+           memory_bytes = excluded.memory_bytes,
            seen_at = clock_timestamp(),
            started_at = CASE WHEN workers.pid = excluded.pid THEN workers.started_at
                              ELSE clock_timestamp() END
@@ -58,10 +59,11 @@ def seen(
     pid: int,
     slots: Mapping[str, int],
     models: Mapping[str, str] | None = None,
+    memory_bytes: int | None = None,
 ) -> None:
-    """Record that a worker is there, where it listens, and what its host says of the local models."""
+    """Record that a worker is there, and what it says of itself and of its host."""
     row = {"name": name, "host": host, "pid": pid, "slots": jsonb(slots), "models": jsonb(models or {})}
-    db.execute(SEEN, row)
+    db.execute(SEEN, {**row, "memory_bytes": memory_bytes})
 
 
 def left(db: Connection, name: str) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from threading import Event, Thread
 
+import psutil
 import psycopg
 import structlog
 
@@ -42,6 +43,7 @@ class Alive:
         """
         self.worker = worker
         self.slots = dict(slots)
+        self.process = psutil.Process()
         self.models: Mapping[str, str] = {}
         """What this host says of each local model."""
         self.running = running
@@ -93,6 +95,7 @@ class Alive:
                 pid=os.getpid(),
                 slots=self.slots,
                 models=self.models,
+                memory_bytes=self.process.memory_info().rss,
             )
         elif self.is_shown:
             workers.left(db, self.worker)

@@ -1,9 +1,7 @@
 """Workers: where they listen, how much they run, and when they were last seen."""
 
-import socket
 from typing import NamedTuple
 
-import psutil
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
@@ -21,8 +19,6 @@ class SeenWorker(NamedTuple):
     is_there: bool
     slots: int
     models: list[str]
-    memory_bytes: int | None
-    """None: it runs on another host, or no more."""
 
 
 def routes(view: View) -> APIRouter:
@@ -47,16 +43,4 @@ def seen_worker(load: WorkerLoad, catalog: Catalog) -> SeenWorker:
         is_there(load),
         sum(load.slots.values()),
         [model.name for model in catalog.models.values() if model.queue in load.slots],
-        memory_of(load),
     )
-
-
-def memory_of(load: WorkerLoad) -> int | None:
-    """Tell how much memory a worker's process has, where it runs on this host."""
-    if load.host != socket.gethostname():
-        return None
-    try:
-        process = psutil.Process(load.pid)
-        return process.memory_info().rss if "worker" in process.cmdline() else None
-    except psutil.Error:
-        return None

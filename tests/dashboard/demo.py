@@ -72,14 +72,14 @@ FILL = """
 """
 
 WORKERS = """
-    INSERT INTO workers (name, host, pid, slots, started_at, seen_at)
-    VALUES ('cpu-411@mac-mini', 'mac-mini', 411, '{"cpu.smollm2": 4}',
+    INSERT INTO workers (name, host, pid, slots, memory_bytes, started_at, seen_at)
+    VALUES ('cpu-411@mac-mini', 'mac-mini', 411, '{"cpu.smollm2": 4}', 612000000,
             now() - interval '9 hours', now() + interval '1 hour'),
-           ('free-412@mac-mini', 'mac-mini', 412, '{"free.openrouter": 20}',
+           ('free-412@mac-mini', 'mac-mini', 412, '{"free.openrouter": 20}', 184000000,
             now() - interval '9 hours', now() + interval '1 hour'),
-           ('paid-413@mac-mini', 'mac-mini', 413, '{"paid.moonshot": 8}',
+           ('paid-413@mac-mini', 'mac-mini', 413, '{"paid.moonshot": 8}', 179000000,
             now() - interval '9 hours', now() + interval '1 hour'),
-           ('cpu-97@old-laptop', 'old-laptop', 97, '{"cpu.smollm2": 2}',
+           ('cpu-97@old-laptop', 'old-laptop', 97, '{"cpu.smollm2": 2}', 540000000,
             now() - interval '3 days', now() - interval '7 minutes')
 """
 

@@ -44,7 +44,9 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 @pytest.fixture
 def busy(db: Connection, epoch: int) -> Connection:
     """Fill a ledger with one of everything: a worker, a task of each state, a loss, an unknown price."""
-    workers.seen(db, name="paid@test", host="test", pid=1, slots={"paid.moonshot": 4})
+    workers.seen(
+        db, name="paid@test", host="test", pid=1, slots={"paid.moonshot": 4}, memory_bytes=179_000_000
+    )
     leadership.renew(db, epoch, 60, ticks=10, tick_s=0.5)
     new = [a_task() for _ in range(6)]
     tasks.accept(db, new, epoch=epoch)
@@ -104,6 +106,7 @@ def test_every_figure_is_that_of_the_ledger(busy: Connection):
     assert value(found, "fleet_brain_tick_seconds_sum") == 0.5
     assert value(found, "fleet_worker_slots", worker="paid@test", queue="paid.moonshot") == 4
     assert value(found, "fleet_worker_slots_in_use", worker="paid@test") == 1
+    assert value(found, "fleet_worker_memory_bytes", worker="paid@test") == 179_000_000
     assert 60 <= value(found, "fleet_worker_heartbeat_age_seconds", worker="paid@test") < 120
 
 
