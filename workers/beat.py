@@ -1,5 +1,7 @@
 """Beat: Celery's beat service with a scheduler on the ledger; any number of them may run."""
 
+import os
+import socket
 import time
 from typing import Any
 
@@ -17,6 +19,7 @@ from config.settings import Settings, settings
 from ledger import schedules
 from ledger.connect import connect
 from workers.catalog import catalog
+from workers.remote import RemoteControl
 from workers.schedule.postman import Postman
 from workers.schedule.rounds import Rounds
 
@@ -33,6 +36,7 @@ class LedgerScheduler(Scheduler):
 
     rounds: Rounds | None = None
     postman: Postman | None = None
+    remote: RemoteControl | None = None
 
     def setup_schedule(self) -> None:
         """Start to deliver; the rounds begin with the first tick."""
@@ -42,6 +46,7 @@ class LedgerScheduler(Scheduler):
         self.postman = Postman(
             self.using.database_url, Redis.from_url(self.using.redis_url), self.app, self.catalog
         ).start()
+        self.remote = RemoteControl(self.app, f"beat@{socket.gethostname()}:{os.getpid()}").start()
         say(self.catalog)
 
     def tick(self, *_: object, **__: object) -> float:
@@ -50,6 +55,8 @@ class LedgerScheduler(Scheduler):
         Returns:
             Seconds until the next one.
         """
+        if self.remote is not None:
+            self.remote.came_round()
         try:
             return self.make_a_round()
         except (psycopg.Error, RedisError, OperationalError, OSError) as error:
@@ -106,6 +113,8 @@ class LedgerScheduler(Scheduler):
 
     def close(self) -> None:
         """End."""
+        if self.remote is not None:
+            self.remote.close()
         if self.postman is not None:
             self.postman.close()
         self.disconnect()

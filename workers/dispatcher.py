@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import FrameType
@@ -33,6 +32,7 @@ from workers.brain import Brain
 from workers.doorbell import Doorbell
 from workers.housekeeper import Housekeeper
 from workers.inbox import Inbox
+from workers.remote import RemoteControl
 
 LEASE_S = 5.0
 """How long a brain that shows no sign of life keeps the others waiting."""
@@ -46,9 +46,6 @@ TICK_S = 1.0
 """How long the brain sleeps when nothing wakes it."""
 
 LONGEST_BACKOFF_S = 5.0
-
-STANDS_STILL_S = 60.0
-"""A dispatcher whose loop has not come round for so long answers `ping` with an error."""
 
 log = structlog.get_logger()
 
@@ -64,15 +61,16 @@ class Dispatcher:
         self.stopping = Event()
         self.revoked: SimpleQueue[UUID] = SimpleQueue()
         self.doorbell: Doorbell | None = None
-        self.came_round_at = time.monotonic()
+        self.remote = RemoteControl(app, self.name, {"revoke": self.on_revoke})
 
     def run(self) -> None:
         """Lead whenever nobody else does, until `stop`; lost servers are waited for."""
         self.app.set_current()
-        Thread(target=self.hear_revokes, name="revokes", daemon=True).start()
+        self.remote.start()
         backoff_s = STANDBY_S
         while not self.stopping.is_set():
-            began = self.came_round_at = time.monotonic()
+            began = time.monotonic()
+            self.remote.came_round()
             try:
                 self.lead_or_stand_by()
             except NotLeadingError as error:
@@ -87,6 +85,7 @@ class Dispatcher:
     def stop(self) -> None:
         """End after the tick that runs."""
         self.stopping.set()
+        self.remote.close()
         self.wake()
 
     def on_signal(self, *_: int | FrameType | None) -> None:
@@ -104,7 +103,7 @@ class Dispatcher:
             epoch = None
             while epoch is None and not self.stopping.is_set():
                 epoch = leadership.take(db, self.name, LEASE_S)
-                self.came_round_at = time.monotonic()
+                self.remote.came_round()
                 if epoch is None:
                     self.stopping.wait(STANDBY_S)
             if epoch is not None:
@@ -124,8 +123,8 @@ class Dispatcher:
             hints: Iterable[str] = ()
             renewed_at, ticks, tick_s = 0.0, 0, 0.0
             while not self.stopping.is_set():
-                self.came_round_at = time.monotonic()
-                if self.came_round_at - renewed_at > RENEW_S:
+                self.remote.came_round()
+                if time.monotonic() - renewed_at > RENEW_S:
                     leadership.renew(db, epoch, LEASE_S, ticks=ticks, tick_s=tick_s)
                     renewed_at, ticks, tick_s = time.monotonic(), 0, 0.0
                 began = time.monotonic()
@@ -139,32 +138,6 @@ class Dispatcher:
             leadership.resign(db, epoch)
         log.info("stopped_leading", epoch=epoch)
 
-    def hear_revokes(self) -> None:
-        """Listen to Celery's remote control, and answer its `ping`."""
-        handlers = {"revoke": self.on_revoke, "ping": self.on_ping}
-        while not self.stopping.is_set():
-            try:
-                with self.app.connection_for_read() as connection:
-                    node = self.app.control.mailbox.Node(
-                        self.name, handlers=handlers, channel=connection.default_channel
-                    )
-                    node.listen(callback=partial(on_control, node))
-                    while not self.stopping.is_set():
-                        try:
-                            connection.drain_events(timeout=1)
-                        except TimeoutError:
-                            continue
-            except Exception as error:  # noqa: BLE001 - kombu raises whatever its transport raises
-                log.warning("remote_control_lost", error=type(error).__name__)
-                self.stopping.wait(STANDBY_S)
-
-    def on_ping(self, _state: object, **_: object) -> dict[str, str]:
-        """Answer for the loop, not for the thread that hears this."""
-        still_s = time.monotonic() - self.came_round_at
-        if still_s > STANDS_STILL_S:
-            return {"error": f"it stands still for {still_s:.0f} s"}
-        return {"ok": "pong"}
-
     def on_revoke(self, _state: object, task_id: str | list[str], **_: object) -> dict[str, str]:
         for one in [task_id] if isinstance(task_id, str) else task_id:
             try:
@@ -173,12 +146,6 @@ class Dispatcher:
                 log.info("revoke_ignored", task=one, why="none of ours: not a uuid")
         self.wake()
         return {"ok": "the tasks that have not ended are cancelled"}
-
-
-def on_control(node: Any, body: dict[str, Any], message: object) -> None:  # noqa: ANN401 - kombu has no types
-    """Handle a command of Celery's remote control, if it is one for a dispatcher."""
-    if body.get("method") in node.handlers:
-        node.handle_message(body, message)
 
 
 def drain(queue: "SimpleQueue[UUID]") -> list[UUID]:

@@ -19,7 +19,7 @@ def ping(app: Celery, settings: Settings, role: str) -> list[str]:
     Args:
         app: the fleet's.
         settings: tell where Flower and the dashboard listen.
-        role: `dispatcher`, `flower`, `dashboard`, or the kind of a worker.
+        role: `dispatcher`, `beat`, `flower`, `dashboard`, or the kind of a worker.
 
     Returns:
         The names of those that answer.

@@ -73,6 +73,7 @@ def test_beats_that_are_killed_beside_a_redis_that_forgets_fire_each_run_once(fl
         status = json.loads(fleet.run("status", "--json").stdout)
         assert [bool(each["heartbeat_at"]) for each in status["workers"]] == [True, True]
         assert all(each["name"] not in each["slots"] for each in status["workers"])
+        assert fleet.run("ping", "beat").stdout.count("beat@") == 3
         # Delivered, after the last time that Redis was emptied.
         delivered: dict[str, Any] = json.loads(redis.blpop(["answers"], timeout=30)[1])  # type: ignore[index]
         assert delivered["answer"]["choices"][0]["message"]["content"]

@@ -3,10 +3,8 @@
 import pytest
 from celery import Celery
 
-from config.catalog import Catalog
-from config.settings import Settings
-from workers.dispatcher import STANDS_STILL_S, Dispatcher
 from workers.ping import place_of
+from workers.remote import STANDS_STILL_S, RemoteControl
 
 
 @pytest.mark.parametrize(
@@ -21,11 +19,11 @@ def test_a_name_tells_role_and_host(name: str, place: tuple[str, str]):
     assert place_of(name) == place
 
 
-def test_a_dispatcher_that_stands_still_says_so(settings: Settings, catalog: Catalog, app: Celery):
+def test_a_process_that_stands_still_says_so(app: Celery):
     """The thread that answers goes on where the loop that decides hangs."""
-    dispatcher = Dispatcher(settings, catalog, app)
-    assert dispatcher.on_ping(None) == {"ok": "pong"}
+    remote = RemoteControl(app, "dispatcher@box:123")
+    assert remote.on_ping(None) == {"ok": "pong"}
 
-    dispatcher.came_round_at -= STANDS_STILL_S + 1
+    remote.came_round_at -= STANDS_STILL_S + 1
 
-    assert dispatcher.on_ping(None) == {"error": "it stands still for 61 s"}
+    assert remote.on_ping(None) == {"error": "it stands still for 61 s"}

@@ -37,13 +37,15 @@ def status(*, as_json: bool) -> None:
 
 @click.command()
 @click.argument(
-    "role", type=click.Choice(["dispatcher", "cpu", "free", "paid", "local", "echo", "flower", "dashboard"])
+    "role",
+    type=click.Choice(["dispatcher", "beat", "cpu", "free", "paid", "local", "echo", "flower", "dashboard"]),
 )
 def ping(role: str) -> None:
     """Ask the processes of a ROLE on this host whether they live, and print their names.
 
-    They answer themselves: a worker from its event loop, a dispatcher for the loop in which it decides. The
-    exit status is 1 if none answers within 3 s, or one stands still; health checks of containers use it.
+    They answer themselves: a worker from its event loop, dispatcher and beat for the loop in which they
+    decide. The exit status is 1 if none answers within 3 s, or one stands still; health checks of containers
+    use it.
 
     \b
     Examples:
