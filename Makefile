@@ -45,7 +45,7 @@ export UV_PREVIEW_FEATURES := build-dependency-hashes
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos check bench docs fix hooks env lock clean browser llama check-lock check-places
+.PHONY: help demo test chaos check audit bench docs fix hooks env lock clean browser llama check-lock check-places
 
 help:  ## list these commands
 	@echo 'make COMMAND [PYTHON=python3.12] [EXTRAS="host cpu"]'
@@ -67,6 +67,9 @@ check: env  ## lint, format, types, layers, and that the lock is current
 	@$(BIN)/lint-imports --no-logo
 	@$(MAKE) check-lock check-places
 	@echo "all checks passed"
+
+audit:  ## ask OSV for known vulnerabilities of what is locked; says so where it cannot be asked
+	@$(PYTHON) build/audit.py $(LOCK) $(UV_LOCK)
 
 bench: env  ## measure the published numbers again; ARGS=--quick takes less than a minute each
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done

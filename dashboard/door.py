@@ -38,6 +38,9 @@ ONLY_HERE = (
     "FLEET_DASHBOARD_PASSWORD_HASH opens it to others.\n"
 )
 
+LARGEST_FORM = 10_000
+"""Bytes; the only form has a password in it."""
+
 OPEN_PATHS = ("/static/", "/login")
 
 HEADERS: Mapping[str, str] = {
@@ -66,6 +69,8 @@ class Door:
 
     def refusal(self, request: Request) -> Response | None:
         """Answer a request that may not come in; None: it may."""
+        if is_large(request):
+            return PlainTextResponse("No form here is as large as that.\n", 413)
         if request.method not in SAFE_METHODS and not is_own(request):
             return PlainTextResponse("This form came from another site. Go back and try again.", 403)
         if request.url.path.startswith(OPEN_PATHS):
@@ -172,6 +177,13 @@ def is_own(request: Request) -> bool:
         return site == "same-origin"
     origin = request.headers.get("Origin")
     return origin is not None and urlsplit(origin).netloc == request.headers.get("Host")
+
+
+def is_large(request: Request) -> bool:
+    """Tell whether a request brings more than any form here has, or does not say how much it brings."""
+    length = request.headers.get("Content-Length", "0")
+    is_open = "Transfer-Encoding" in request.headers
+    return is_open or not length.isdecimal() or int(length) > LARGEST_FORM
 
 
 def is_loopback(host: str) -> bool:

@@ -7,9 +7,12 @@ from inspect import signature
 from typing import Any
 
 from workers.errors import InvalidCallError, PayloadTooLargeError
-from workers.values import closest, kind, storable
+from workers.values import closest, is_deep, kind, storable
 
 LARGEST_METADATA = 8192
+
+MOST_LEVELS = 100
+"""Of lists and mappings in each other."""
 
 
 def check_names(check: Callable[..., object], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -46,14 +49,16 @@ def check_size(arguments: object, limit_bytes: int) -> None:
 
     Raises:
         PayloadTooLargeError: it is larger than the limit.
-        InvalidCallError: it holds what JSON cannot.
+        InvalidCallError: it holds what JSON cannot, or is nested too deep.
     """
     try:
         size = len(json.dumps(arguments))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidCallError("arguments", f"values that JSON can hold ({error})") from error
     if size > limit_bytes:
         raise PayloadTooLargeError(size, limit_bytes)
+    if is_deep(arguments, MOST_LEVELS):
+        raise InvalidCallError("arguments", f"nested at most {MOST_LEVELS} levels deep")
 
 
 def checked_metadata(value: object) -> dict[str, Any] | None:

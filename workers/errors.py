@@ -52,7 +52,7 @@ class PayloadTooLargeError(FleetError, ValueError):
     def __str__(self) -> str:
         return (
             f"the arguments of the call take {self.size_bytes:,} bytes, the limit is {self.limit_bytes:,}; "
-            "send less text at once or raise FLEET_MAX_PAYLOAD_BYTES in the caller's environment"
+            "send less text at once or raise FLEET_MAX_PAYLOAD_BYTES for callers and dispatchers"
         )
 
 

@@ -18,6 +18,9 @@ MOST_AT_ONCE = 500
 
 DEAD_LETTERS_KEPT = 10_000
 
+LARGEST_LETTER = 100_000
+"""Bytes of a message that are kept when it cannot be read."""
+
 REMOVE_WHAT_WAS_READ = """
 local there = redis.call('LRANGE', KEYS[1], -#ARGV, -1)
 local same = 0
@@ -78,11 +81,11 @@ class Inbox:
         return int(self.remove(keys=[batch.list_name], args=marks))
 
     def bury(self, message: bytes, why: str) -> None:
-        """Keep a message that cannot be read, with the reason, where it blocks nobody."""
+        """Keep a message that cannot be read, or its beginning, with the reason, where it blocks nobody."""
         letter: dict[str, Any] = {
             "why": why,
             "at": datetime.now(UTC).isoformat(),
-            "message": message.decode(errors="backslashreplace"),
+            "message": message[:LARGEST_LETTER].decode(errors="backslashreplace"),
         }
         with self.redis.pipeline(transaction=True) as pipeline:
             pipeline.lpush(self.dead_letters, json.dumps(letter))

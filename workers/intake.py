@@ -1,6 +1,6 @@
 """Accepting: from the messages in Redis to the rows in Postgres."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -11,17 +11,22 @@ import structlog
 
 from config.catalog import Catalog
 from config.errors import UnknownNameError
+from config.settings import settings
 from ledger import tasks
 from ledger.connect import Connection
 from ledger.tasks import HeldTask, NewTask, Placement, QueuedAttempt
+from workers.arguments import check_size
 from workers.calls import check
-from workers.errors import InvalidCallError, UnreadableMessageError
+from workers.errors import InvalidCallError, PayloadTooLargeError, UnreadableMessageError
 from workers.failure import stored
 from workers.inbox import Batch, Inbox
 from workers.messages import Message, read_message
 
 MOST_AT_ONCE = 500
 """Tasks inserted by one statement."""
+
+MOST_BYTES_AT_ONCE = 100_000_000
+"""Of their messages; a value in Postgres has at most 1 GB."""
 
 log = structlog.get_logger()
 
@@ -31,6 +36,7 @@ class Arrival(NamedTuple):
 
     task: NewTask
     raw: bytes
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,8 @@ class Intake:
     def read(self) -> Arrived:
         """Read the messages that arrived, and leave them in Redis."""
         batches = self.inbox.read()
-        read = ((self.new_task(raw), raw) for batch in batches for raw in batch.messages)
-        return Arrived(batches, {task.id: Arrival(task, raw) for task, raw in read if task is not None})
+        read = (self.arrival(raw) for batch in batches for raw in batch.messages)
+        return Arrived(batches, {each.task.id: each for each in read if each is not None})
 
     def write(self, arrived: Arrived, placements: Mapping[UUID, Placement]) -> set[UUID]:
         """Insert the tasks that arrived, with the attempts of those that have a model already.
@@ -74,17 +80,17 @@ class Intake:
             Those that were inserted; the others were there already, or Postgres cannot keep them.
         """
         inserted: set[UUID] = set()
-        arrivals = list(arrived.tasks.values())
-        for start in range(0, len(arrivals), MOST_AT_ONCE):
-            inserted |= self.insert(arrivals[start : start + MOST_AT_ONCE], placements)
-        if arrivals:
+        for some in in_portions(arrived.tasks.values()):
+            inserted |= self.insert(some, placements)
+        if arrived.tasks:
             log.info("accepted", tasks=len(inserted))
         return inserted
 
-    def new_task(self, raw: bytes) -> NewTask | None:
+    def arrival(self, raw: bytes) -> Arrival | None:
         """Read a message; one that cannot be read is buried, and is None."""
         try:
-            return self.checked_task(read_message(raw))
+            message = read_message(raw)
+            return Arrival(self.checked_task(message), raw, message.size_bytes)
         except UnreadableMessageError as error:
             log.warning("buried", why=error.why)
             self.inbox.bury(raw, error.why)
@@ -100,8 +106,11 @@ class Intake:
             "envelope": message.envelope,
         }
         try:
+            most = settings().max_payload_bytes
+            if message.size_bytes > most:  # maybe for what follows in a chain
+                check_size([message.args, message.kwargs], most)
             call = check(message.task, self.catalog, message.args, message.kwargs)
-        except (InvalidCallError, UnknownNameError) as error:
+        except (InvalidCallError, PayloadTooLargeError, UnknownNameError) as error:
             nothing: Mapping[str, Any] = {
                 "profile": None,
                 "focus": None,
@@ -137,6 +146,19 @@ class Intake:
                 return set()
             half = len(new) // 2
             return self.insert(new[:half], placements) | self.insert(new[half:], placements)
+
+
+def in_portions(arrivals: Iterable[Arrival]) -> Iterator[list[Arrival]]:
+    """Divide what arrived into what one statement can carry."""
+    portion, size_bytes = list[Arrival](), 0
+    for each in arrivals:
+        if portion and (len(portion) == MOST_AT_ONCE or size_bytes + each.size_bytes > MOST_BYTES_AT_ONCE):
+            yield portion
+            portion, size_bytes = [], 0
+        portion.append(each)
+        size_bytes += each.size_bytes
+    if portion:
+        yield portion
 
 
 def held_form(task: NewTask, accepted_at: datetime) -> HeldTask:

@@ -13,7 +13,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from ledger.tasks import QueuedAttempt
+from workers.arguments import MOST_LEVELS
 from workers.errors import UnreadableMessageError
+from workers.values import is_deep
 
 PRIORITY_SEPARATOR = "\x06\x16"
 """kombu puts a message of priority N > 0 on a list of its own, named queue + separator + N."""
@@ -24,8 +26,8 @@ TASKS = ("complete", "embed", "similar")
 
 ATTEMPT_HEADER = "attempt"
 
-LARGEST_BODY = 64_000_000
-"""Bytes after decompression; a small message must not become a large one."""
+LARGEST_MESSAGE = 64_000_000
+"""Bytes, also of the body after decompression: a small message must not become a large one."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Message:
     expires: datetime | None
     envelope: dict[str, Any]
     """`headers` and `embed`, to be sent along with the attempt."""
+    size_bytes: int
+    """Of the body, with what follows in a chain."""
 
 
 def lists_of(queue: str) -> tuple[str, ...]:
@@ -52,12 +56,14 @@ def read_message(raw: bytes) -> Message:
     """Read what `delay`, `apply_async` or `send_task` wrote.
 
     Raises:
-        UnreadableMessageError: it is not a task message in JSON, or has no valid id.
+        UnreadableMessageError: it is not a task message in JSON, has no valid id, or is too large or nested
+            too deep for anybody to read.
     """
     try:
-        outer = json.loads(raw)
+        outer = checked_json(raw)
         headers = dict(outer["headers"])
-        args, kwargs, embed = read_body(outer)
+        body = body_of(outer)
+        args, kwargs, embed = read_body(body)
         return Message(
             id=UUID(headers["id"]),
             task=known_task(headers["task"]),
@@ -67,6 +73,7 @@ def read_message(raw: bytes) -> Message:
             eta=moment(headers.get("eta")),
             expires=moment(headers.get("expires")),
             envelope={"headers": without_prompt(headers), "embed": dict(embed or {})},
+            size_bytes=len(body),
         )
     except UnreadableMessageError:
         raise
@@ -81,19 +88,37 @@ def without_prompt(headers: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in headers.items() if name not in ("argsrepr", "kwargsrepr")}
 
 
-def read_body(outer: dict[str, Any]) -> list[Any]:
+def checked_json(text: bytes) -> Any:  # noqa: ANN401 - whatever it is
+    """Read JSON that is neither too large nor nested too deep."""
+    if len(text) > LARGEST_MESSAGE:
+        raise UnreadableMessageError(f"it is larger than {LARGEST_MESSAGE:,} bytes")
+    try:
+        found = json.loads(text)
+        # Counting is quick, and nearly always enough. The arguments may have MOST_LEVELS, and stand in more.
+        if text.count(b"[") + text.count(b"{") <= MOST_LEVELS or not is_deep(found, 2 * MOST_LEVELS):
+            return found
+    except RecursionError:
+        pass
+    raise UnreadableMessageError(f"it is nested deeper than {2 * MOST_LEVELS} levels")
+
+
+def body_of(outer: dict[str, Any]) -> bytes:
     content_type = outer.get("content-type")
     if content_type != "application/json":
         raise UnreadableMessageError(f"its content type is {content_type!r}, expected application/json")
-    body = outer["body"]
+    body = outer["body"].encode(errors="surrogatepass")
     if outer["properties"].get("body_encoding") == "base64":
         body = base64.b64decode(body)
     compression = outer["headers"].get("compression")
     if compression is not None:
         if compression != "application/x-gzip":
             raise UnreadableMessageError(f"it is compressed by {compression!r}, expected gzip or nothing")
-        body = zlib.decompressobj().decompress(body, LARGEST_BODY)
-    decoded = json.loads(body)
+        body = zlib.decompressobj().decompress(body, LARGEST_MESSAGE)
+    return body
+
+
+def read_body(body: bytes) -> list[Any]:
+    decoded = checked_json(body)
     if not isinstance(decoded, list) or len(decoded) != 3:
         raise UnreadableMessageError("its body is not a list of args, kwargs and embed")
     return decoded

@@ -18,6 +18,21 @@ def storable(where: str, text: str) -> str:
     return text
 
 
+def is_deep(value: object, levels: int) -> bool:
+    """Tell whether a JSON value is nested deeper than so many levels: what walks it calls itself for each."""
+    level = [value]
+    for _ in range(levels):
+        level = [
+            part
+            for each in level
+            if isinstance(each, dict | list | tuple)
+            for part in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return any(isinstance(each, dict | list | tuple) for each in level)
+
+
 def name(argument: str, value: object) -> str | None:
     if value is None:
         return None

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from config.catalog import Catalog
 from config.errors import SettingsError
 from config.settings import read_settings
-from dashboard.door import COOKIE, TRIES, hashed
+from dashboard.door import COOKIE, LARGEST_FORM, TRIES, hashed
 from dashboard.server import run_dashboard
 
 PASSWORD = "correct horse battery staple"
@@ -72,6 +72,15 @@ def test_the_cookie_is_for_this_site_and_no_script(visit: Visit, with_password: 
 
     cookie = answer.headers["set-cookie"].lower()
     assert all(part in cookie for part in ("httponly", "samesite=lax", "secure", "path=/"))
+
+
+def test_a_form_has_an_end(visit: Visit, with_password: dict[str, str]):
+    """Who has no password could otherwise fill the memory with one."""
+    client = visit(peer="10.0.0.9", host="http://fleet.example", **with_password)
+
+    assert log_in(client, "x" * LARGEST_FORM) == 413
+    assert client.post("/login", content=iter([b"password=", b"x"]), headers=OWN).status_code == 413
+    assert log_in(client) == 303
 
 
 def test_passwords_cannot_be_tried_without_end(visit: Visit, with_password: dict[str, str]):

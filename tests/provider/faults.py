@@ -71,6 +71,23 @@ async def reset(call: "Call") -> None:
     call.reset()
 
 
+async def long_refusal(call: "Call") -> None:
+    """Say 429, and go on talking."""
+    status, headers, body = call.dialect.slow_down(after_s=2)
+    await call.refuse((status, headers, body + b" " * 3_000_000))
+
+
+async def nested(call: "Call") -> None:
+    """Send JSON whose brackets do not end for long."""
+    await call.event(f'{{"choices": [{{"delta": {{"logprobs": {"[" * 500}{"]" * 500}}}}}]}}')
+    await call.finish()
+
+
+async def very_nested(call: "Call") -> None:
+    await call.event("[" * 100_000)
+    await call.finish()
+
+
 async def silent(call: "Call") -> None:
     """Take the request and never answer."""
     await asyncio.sleep(FOR_EVER_S)

@@ -14,12 +14,14 @@ from celery.exceptions import Ignore
 from redis import Redis
 
 from config.budgets import Budget
+from config.settings import DEFAULT_MAX_PAYLOAD_BYTES
 from ledger import attempts, tasks, usage
 from ledger.connect import Connection
 from ledger.errors import NotLeadingError
 from routing.plan import Wait
 from tests.routing.made import a_task
 from tests.workers.made import fate_of, next_epoch, next_request, send, wait_for_presence
+from workers import intake
 from workers.attempt import run_attempt
 from workers.brain import Brain
 from workers.engines.base import Completion, Request
@@ -252,6 +254,40 @@ def test_one_task_that_postgres_cannot_keep_does_not_hold_up_the_others(
     letter = str(redis.lindex("dispatch.dead", 0))
     assert "Postgres cannot keep it" in letter
     assert "correlation_id" in letter, "the message itself is kept"
+
+
+def test_arguments_larger_than_the_limit_are_refused_whoever_sends_them(
+    brain: Brain, app: Celery, redis: Redis, db: Connection
+):
+    """A program that has only Celery does not check; Redis and Postgres would carry what it likes."""
+    large = "x" * (DEFAULT_MAX_PAYLOAD_BYTES + 1)
+    follows = app.signature("complete", args=[large], app=app)
+    task_id = send(app, large)
+    before_a_large_one = app.send_task(
+        "complete", ["x"], {"profile": "social"}, queue="dispatch", chain=[dict(follows)]
+    ).id
+
+    brain.tick([])
+
+    fate = fate_of(db, task_id)
+    assert fate.state == "failed"
+    assert fate.error is not None
+    assert fate.error["type"] == "PayloadTooLargeError"
+    assert UUID(before_a_large_one) in brain.scheduler.backlog.tasks
+    assert redis.llen("dispatch") == 0
+
+
+def test_what_arrives_is_written_in_portions_that_postgres_can_hold(
+    brain: Brain, app: Celery, redis: Redis, db: Connection, monkeypatch: pytest.MonkeyPatch
+):
+    """A value of Postgres ends at a gigabyte: large messages that came together would never be accepted."""
+    monkeypatch.setattr(intake, "MOST_BYTES_AT_ONCE", 2_500)
+    sent = {send(app, "x" * 1_000) for _ in range(5)}
+
+    brain.tick([])
+
+    assert sent <= brain.scheduler.backlog.tasks.keys()
+    assert redis.llen("dispatch") == 0
 
 
 def test_finished_attempts_free_their_slots_without_a_hint(

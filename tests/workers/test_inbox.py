@@ -2,6 +2,8 @@
 
 import json
 import time
+import zlib
+from base64 import b64encode
 from collections.abc import Iterator
 from threading import Thread
 from typing import Any
@@ -14,10 +16,11 @@ from redis import Redis
 
 from ledger.connect import connect
 from ledger.tasks import QueuedAttempt
+from workers.arguments import MOST_LEVELS
 from workers.doorbell import Doorbell
 from workers.errors import UnreadableMessageError
-from workers.inbox import MOST_AT_ONCE, Inbox
-from workers.messages import lane_message, lists_of, read_message
+from workers.inbox import LARGEST_LETTER, MOST_AT_ONCE, Inbox
+from workers.messages import LARGEST_MESSAGE, lane_message, lists_of, read_message
 
 
 @pytest.fixture
@@ -161,6 +164,49 @@ def test_an_unreadable_message_says_why(raw: bytes, why: str):
     """The reason is all that the person who looks into the dead letters has."""
     with pytest.raises(UnreadableMessageError, match=why):
         read_message(raw)
+
+
+def nested(levels: int) -> str:
+    return f'[["hello"], {{"metadata": {"[" * levels}{"]" * levels}}}, {{}}]'
+
+
+def bomb() -> bytes:
+    """Write a small message that unpacks to more than a message may have."""
+    packed = zlib.compress(b'[["' + b"x" * LARGEST_MESSAGE + b'"], {}, {}]')
+    message = json.loads(a_message(body=b64encode(packed).decode(), compression="application/x-gzip"))
+    return json.dumps({**message, "properties": {"body_encoding": "base64"}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"[" * 100_000, "nested deeper"),
+        (b"[" * 900 + b"]" * 900, "nested deeper"),
+        (a_message(body=nested(900)), "nested deeper"),
+        (a_message(body=nested(100_000)), "nested deeper"),
+        (b" " * (LARGEST_MESSAGE + 1), "larger than"),
+        (bomb(), "JSONDecodeError"),
+    ],
+    ids=["deep", "deep-closed", "deep-body", "very-deep-body", "large", "bomb"],
+)
+def test_a_message_that_would_take_the_dispatcher_down_is_unreadable(raw: bytes, why: str):
+    """It stays in Redis until it is read: every dispatcher that starts would die of it, one after another."""
+    with pytest.raises(UnreadableMessageError, match=why):
+        read_message(raw)
+
+
+def test_arguments_may_be_nested_as_deep_as_a_caller_is_allowed():
+    """What `complete` accepts must not be buried on its way."""
+    assert read_message(a_message(body=nested(MOST_LEVELS))).args == ["hello"]
+
+
+def test_of_a_large_message_that_cannot_be_read_the_beginning_is_kept(inbox: Inbox, redis: Redis):
+    """Ten thousand letters have to fit into Redis, whatever was sent."""
+    inbox.bury(b"x" * (LARGEST_LETTER + 1), "too large")
+
+    letter = json.loads(str(redis.lindex(inbox.dead_letters, 0), "utf-8"))  # type: ignore[arg-type]
+
+    assert letter["message"] == "x" * LARGEST_LETTER
 
 
 @pytest.fixture

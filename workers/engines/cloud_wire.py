@@ -23,6 +23,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from workers.engines.cloud_watch import CONNECT_S, TooLateError, Watch
+from workers.values import is_deep
 
 POLL_S = 1.0
 """How long a read blocks before the watch is asked again."""
@@ -31,6 +32,12 @@ PIECE = 65536
 
 MOST_BYTES = 64 * 2**20
 """Of an answer; more is not an answer."""
+
+MOST_OF_A_REFUSAL = 2**20
+"""Bytes; what a refusal means is said at its beginning, and is searched for many words."""
+
+MOST_LEVELS = 100
+"""Of lists and objects in each other: what walks an answer calls itself for each."""
 
 IDLE_S = 30.0
 """A connection that was idle for longer is not used again: who is in between may have forgotten it."""
@@ -117,8 +124,8 @@ class Wire:
         try:
             response = send(connection, f"{self._base}{path}", asked, self._headers, watch)
             if response.status >= 400:
-                body = rest_of(response)
-                is_clean = end(response)
+                body = beginning_of(response)
+                is_clean = response.isclosed() and end(response)
                 raise RefusedError(response.status, dict(response.headers.items()), body)
             yield from read(response)
             with suppress(TooLateError, GarbledError, OSError, HTTPException):  # the answer is whole
@@ -249,6 +256,16 @@ def rest_of(response: HTTPResponse) -> bytes:
     return b"".join(pieces(response))
 
 
+def beginning_of(response: HTTPResponse) -> bytes:
+    """Read a body, if it is long only its beginning."""
+    begun = bytearray()
+    for piece in pieces(response):
+        begun += piece
+        if len(begun) > MOST_OF_A_REFUSAL:
+            break
+    return bytes(begun[:MOST_OF_A_REFUSAL])
+
+
 def lines(stream: Iterator[bytes]) -> Iterator[bytes]:
     """Cut a stream into lines, each looked at once however many pieces it comes in."""
     begun: list[bytes] = []
@@ -284,10 +301,12 @@ def events_in(stream: Iterator[bytes]) -> Iterator[Event]:
 def parsed(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise GarbledError("JSON that is broken") from None
     if not isinstance(found, dict):
         raise GarbledError("JSON that is no object")
+    if data.count(b"[") + data.count(b"{") > MOST_LEVELS and is_deep(found, MOST_LEVELS):
+        raise GarbledError("JSON that is nested too deep")
     return found
 
 

@@ -73,6 +73,7 @@ CASES = (
     Case("wrong_key", MOONSHOT, KeyRefusedError, "provider"),
     Case("broken", OPENROUTER, OverloadedError, "model"),
     Case("unavailable", MOONSHOT, OverloadedError, "model"),
+    Case("long_refusal", OPENROUTER, RateLimitedError, "provider", 2),
     Case("reset", OPENAI, ConnectionLostError, "model"),
     Case("silent", OPENAI, SilentError, "model"),
     Case("only_comments", OPENROUTER, SilentError, "model"),
@@ -83,6 +84,8 @@ CASES = (
     Case("cut_hard", OPENAI, CutAnswerError, "model"),
     Case("cut_but_done", OPENAI, CutAnswerError, "model"),
     Case("malformed", OPENAI, MalformedAnswerError, "model"),
+    Case("nested", OPENAI, MalformedAnswerError, "model"),
+    Case("very_nested", OPENAI, MalformedAnswerError, "model"),
     Case("web_page", OPENAI, MalformedAnswerError, "model"),
     Case("error_with_200", OPENROUTER, RateLimitedError, "provider", 2),
     Case("error_in_the_stream", OPENROUTER, OverloadedError, "model"),
@@ -99,7 +102,7 @@ CASES = (
 
 MAY_HAVE_COST = {
     "reset", "silent", "only_comments", "late", "drip", "stall", "cut", "cut_hard", "cut_but_done",
-    "malformed", "web_page", "error_in_the_stream", "filtered",
+    "malformed", "nested", "very_nested", "web_page", "error_in_the_stream", "filtered",
 }  # fmt: skip
 
 GOOD = ("no_done", "no_usage", "unlabelled", "whole", "zipped")
