@@ -2,7 +2,8 @@
 
 LedgerError
 ├── NotLeadingError   this dispatcher is no longer the brain and may write nothing
-└── NoVectorsError    this Postgres has no pgvector, or one that is too old
+├── NoVectorsError    this Postgres has no pgvector, or one that is too old
+└── LedgerBusyError   somebody holds a table that a migration changes
 """
 
 
@@ -31,3 +32,17 @@ class NoVectorsError(LedgerError):
 
     def __str__(self) -> str:
         return f"the ledger needs the extension pgvector, and {self.why}; {self.what_to_do}"
+
+
+class LedgerBusyError(LedgerError):
+    """Somebody holds a table for so long that a migration cannot change it."""
+
+    def __init__(self, tried_s: float) -> None:
+        super().__init__(tried_s)
+        self.tried_s = tried_s
+
+    def __str__(self) -> str:
+        return (
+            f"a table of the ledger was held by somebody else for {self.tried_s:.0f} s; "
+            "end long reports or backups (pg_stat_activity shows them), then run `fleet db migrate` again"
+        )

@@ -4,15 +4,28 @@ Alembic runs the migrations: it is well kept, records what has run, and takes SQ
 migrations/versions is forward only.
 """
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from psycopg.errors import LockNotAvailable
+from sqlalchemy.exc import OperationalError
 
 from ledger import partitions, pgvector
-from ledger.connect import connect
+from ledger.connect import Connection, connect
+from ledger.errors import LedgerBusyError
+
+ONE_AT_A_TIME = "SELECT pg_advisory_lock(hashtext('fleet migrations'))"
+"""Until the connection ends."""
+
+TRIES_S = 60.0
+"""How long a lock is tried for that somebody else holds; `migrations/env.py` says how long each time."""
+
+PAUSE_S = 0.5
+"""Between two tries the fleet's own statements come through."""
 
 CURRENT_VERSION = "SELECT version_num FROM alembic_version"
 HAS_VERSION = "SELECT to_regclass('alembic_version') IS NOT NULL"
@@ -21,19 +34,46 @@ HAS_VERSION = "SELECT to_regclass('alembic_version') IS NOT NULL"
 def migrate(database_url: str) -> str:
     """Run the migrations that have not run yet, and make the partitions of the next months.
 
-    Several processes may call this at once.
+    Several processes may call this at once, also while the fleet works. A ledger that a later version has
+    migrated is left as it is: migrations only add.
 
     Returns:
         The schema version that the database now has.
 
     Raises:
         NoVectorsError: this Postgres has no pgvector; nothing was changed.
+        LedgerBusyError: somebody holds a table for long; the migrations before that have run.
     """
     with connect(database_url, name="migrate") as db:
         pgvector.make_sure(db)
-        command.upgrade(configuration(database_url), "head")
+        db.execute(ONE_AT_A_TIME)
+        found = version_of(db)
+        if found is not None and is_later(found):
+            return found
+        upgrade(database_url)
         partitions.make_ahead(db, datetime.now(UTC).date())
     return newest_version()
+
+
+def upgrade(database_url: str, to: str = "head") -> None:
+    """Run migrations, each in a transaction of its own, until each has got its locks."""
+    until = time.monotonic() + TRIES_S
+    while True:
+        try:
+            command.upgrade(configuration(database_url), to)
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            if time.monotonic() > until:
+                raise LedgerBusyError(TRIES_S) from error
+            time.sleep(PAUSE_S)
+        else:
+            return
+
+
+def is_later(version: str) -> bool:
+    """Tell whether a schema version is of a later version of the fleet than this one."""
+    return version > newest_version()
 
 
 def newest_version() -> str:
@@ -45,8 +85,13 @@ def newest_version() -> str:
 def current_version(database_url: str) -> str | None:
     """Tell the schema version of a database; None: it has never been migrated."""
     with connect(database_url, name="migrate") as db:
-        has_version = db.execute(HAS_VERSION).fetchone()
-        row = db.execute(CURRENT_VERSION).fetchone() if has_version and has_version[0] else None
+        return version_of(db)
+
+
+def version_of(db: Connection) -> str | None:
+    """Tell the schema version of a database; None: it has never been migrated."""
+    has_version = db.execute(HAS_VERSION).fetchone()
+    row = db.execute(CURRENT_VERSION).fetchone() if has_version and has_version[0] else None
     return row[0] if row else None
 
 

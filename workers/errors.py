@@ -17,6 +17,7 @@ FleetError
 ├── StreamRestartedError     text of an answer was given out, and another attempt is made
 ├── ScheduleError            a recurring task would run in vain
 ├── ImportFileError          a file of cron jobs cannot be read
+├── BackupError              the ledger cannot be backed up or restored
 └── NotThereError            a server, a port or a program that is needed cannot be used
 """
 
@@ -167,6 +168,18 @@ class StreamRestartedError(FleetError):
 
 class NotThereError(FleetError):
     """A server, a port or a program that is needed cannot be used."""
+
+    def __init__(self, what: str, what_to_do: str) -> None:
+        super().__init__(what, what_to_do)
+        self.what = what
+        self.what_to_do = what_to_do
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.what_to_do}"
+
+
+class BackupError(FleetError):
+    """The ledger cannot be backed up or restored."""
 
     def __init__(self, what: str, what_to_do: str) -> None:
         super().__init__(what, what_to_do)

@@ -4,14 +4,19 @@ import psycopg
 import sqlalchemy
 from alembic import context
 
-ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('fleet migrations'))"
+GIVE_UP = "-c lock_timeout=500ms"
+"""The whole fleet waits behind whoever waits for a table, and `ledger.migrate` tries again.
+
+Shorter than `deadlock_timeout`: in a deadlock it must be the migration that gives up.
+"""
 
 url: str = context.config.attributes["database_url"]
 engine = sqlalchemy.create_engine(
-    "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=sqlalchemy.NullPool
+    "postgresql+psycopg://",
+    creator=lambda: psycopg.connect(url, options=GIVE_UP),
+    poolclass=sqlalchemy.NullPool,
 )
 with engine.connect() as connection:
-    context.configure(connection=connection)
+    context.configure(connection=connection, transaction_per_migration=True)
     with context.begin_transaction():
-        connection.exec_driver_sql(ONE_AT_A_TIME)
         context.run_migrations()

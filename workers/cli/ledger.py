@@ -28,6 +28,39 @@ def migrate() -> None:
     click.echo(f"the ledger is at schema {run(settings().database_url)}")
 
 
+@db.command()
+@click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True, path_type=Path), required=True)
+def backup(output: Path) -> None:
+    """Write the whole ledger into a file, as it is at this moment, while the fleet works.
+
+    Its prompts and answers are in it; it is readable by you alone. Postgres's `pg_dump` makes it: that of the
+    embedded Postgres, or for a Postgres of yours the one on the PATH.
+
+    \b
+    Example:
+      fleet db backup -o fleet.dump
+    """
+    from workers.backup import back_up  # noqa: PLC0415
+
+    click.echo(f"{output}: {back_up(settings(), output) / 1e6:,.1f} MB")
+
+
+@db.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def restore(source: Path) -> None:
+    """Make an empty database what the backup SOURCE says, and bring it to the schema of this version.
+
+    One that has a ledger is left alone. The fleet must not run meanwhile.
+
+    \b
+    Example:
+      fleet db restore fleet.dump
+    """
+    from workers.backup import restore as run  # noqa: PLC0415
+
+    click.echo(f"restored; the ledger is at schema {run(settings(), source)}")
+
+
 @click.command()
 @click.argument("table", type=click.Choice(["tasks", "attempts"]))
 @click.option("--since", default="30d", show_default=True, metavar="SPAN", help="How far back: 12h, 30d.")

@@ -237,10 +237,10 @@ def of_schema(seen: PostgresFacts) -> Finding:
             "`fleet db migrate`; it works on a live ledger",
         )
     if seen.schema > seen.newest_schema:
-        return error(
+        return warning(
             check,
             f"the ledger is at schema {seen.schema}, this host's fleet speaks only {seen.newest_schema}",
-            "install the newer aria-fleet on this host",
+            "install the newer aria-fleet on this host; one version behind, it works until then",
         )
     return ok(check, f"the ledger is at schema {seen.schema}, the newest")
 

