@@ -94,7 +94,7 @@ class Settings:
     @property
     def broker_url(self) -> str:
         """`redis_url` in Celery's form, which calls a socket `redis+socket://`."""
-        return in_celery_form(self.redis_url, socket_scheme="redis+socket")
+        return in_celery_form(usable(self.redis_url), socket_scheme="redis+socket")
 
     @property
     def result_url(self) -> str:
@@ -294,6 +294,23 @@ def check_scheme(name: str, url: str | None, known: tuple[str, ...]) -> None:
         raise SettingsError(
             name, f"{urlsplit(url).scheme or 'no scheme'}://...", " or ".join(f"{k}://" for k in known)
         )
+
+
+def usable(redis_url: str) -> str:
+    """Give a URL of Redis back, unless its port is none.
+
+    Libraries would repeat it, and it is then a piece of a password.
+
+    Raises:
+        SettingsError: it is.
+    """
+    parts = urlsplit(redis_url)
+    try:
+        _ = parts.port
+    except ValueError:
+        expected = "an address whose password is percent-encoded: %2F for /, %40 for @"
+        raise SettingsError("FLEET_REDIS_URL", f"{parts.scheme}://...", expected) from None
+    return redis_url
 
 
 def use_home(home: Path) -> None:

@@ -13,7 +13,7 @@ from redis.retry import Retry
 from rich.console import Console
 from rich.table import Table
 
-from config.settings import Settings, without_password
+from config.settings import Settings, usable, without_password
 from ledger import leadership, usage
 from ledger.connect import connect
 from ledger.leadership import Leader
@@ -100,7 +100,7 @@ def heartbeat(worker: WorkerLoad) -> str:
 def look_into_redis(settings: Settings) -> tuple[int, int, str]:
     """Count the messages that wait and the dead letters, and ask for Redis's version."""
     with redis.Redis.from_url(
-        settings.redis_url, socket_timeout=REDIS_LIMIT_S, retry=Retry(NoBackoff(), retries=0)
+        usable(settings.redis_url), socket_timeout=REDIS_LIMIT_S, retry=Retry(NoBackoff(), retries=0)
     ) as client:
         inbox = Inbox(client, DISPATCH_QUEUE)
         server: dict[str, Any] = client.info("server")

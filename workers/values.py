@@ -6,6 +6,9 @@ from decimal import Decimal, InvalidOperation
 from config.errors import closest_of
 from workers.errors import InvalidCallError
 
+LONGEST_WORD = 30
+"""Characters; what is longer is repeated in no error."""
+
 
 def storable(where: str, text: str) -> str:
     """Refuse text that Postgres cannot keep."""
@@ -45,7 +48,7 @@ def whole(argument: str, value: object, least: int, most: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidCallError(argument, f"a whole number from {least} to {most}, got {value!r}")
+        raise InvalidCallError(argument, f"a whole number from {least} to {most}, got {said(value)}")
     return value
 
 
@@ -53,7 +56,7 @@ def real(argument: str, value: object, least: float, most: float, *, default: fl
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise InvalidCallError(argument, f"a number from {least} to {most}, got {value!r}")
+        raise InvalidCallError(argument, f"a number from {least} to {most}, got {said(value)}")
     return float(value)
 
 
@@ -61,7 +64,9 @@ def one_of(argument: str, value: object, known: Sequence[str]) -> str | None:
     if value is None:
         return None
     if value not in known:
-        raise InvalidCallError(argument, f"one of {', '.join(known)}, got {value!r}{closest(value, known)}")
+        raise InvalidCallError(
+            argument, f"one of {', '.join(known)}, got {said(value)}{closest(value, known)}"
+        )
     return str(value)
 
 
@@ -74,13 +79,19 @@ def money(argument: str, value: object) -> Decimal | None:
     except InvalidOperation:
         usd = Decimal(-1)
     if isinstance(value, bool) or not usd.is_finite() or usd < 0:
-        raise InvalidCallError(argument, f"dollars, as a number or a string, got {value!r}")
+        raise InvalidCallError(argument, f"dollars, as a number or a string, got {said(value)}")
     return usd
 
 
 def closest(value: object, known: Sequence[str]) -> str:
     meant = closest_of(str(value), known)
     return f"; did you mean {meant!r}?" if meant else ""
+
+
+def said(value: object) -> str:
+    """Repeat a value that is a number or a short word; of others, which may be a prompt, name the type."""
+    is_short = isinstance(value, str) and len(value) <= LONGEST_WORD and " " not in value
+    return repr(value) if is_short or isinstance(value, int | float | Decimal) else kind(value)
 
 
 def kind(value: object) -> str:

@@ -91,6 +91,16 @@ def test_a_url_of_the_wrong_kind_is_refused_without_its_password():
     assert "hunter2" not in str(refused.value)
 
 
+def test_an_address_with_a_piece_of_a_password_for_a_port_is_refused_without_it():
+    """What is not escaped ends the host; the libraries that read it say what they took for a port."""
+    settings = read_settings({"FLEET_REDIS_URL": "redis://:hunter2/more@redis/0"})
+
+    with pytest.raises(SettingsError, match="percent-encoded") as refused:
+        _ = settings.broker_url
+
+    assert "hunter2" not in f"{refused.value} {refused.value.__cause__} {refused.value.args}"
+
+
 def test_a_folder_may_begin_at_home():
     """A value out of a file of variables has no shell that would replace the ~."""
     assert read_settings({"FLEET_CONFIG": "~/fleet"}).config == Path.home() / "fleet"

@@ -23,12 +23,13 @@ SECRET = "a prompt that Flower must not show"
 class Flower:
     """A fleet with Flower beside it."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, password: str = PASSWORD) -> None:
         self.fleet = fleet
+        self.password = password
 
     def ask(self, path: str) -> Any:
         url = f"http://127.0.0.1:{self.fleet.environment['FLEET_FLOWER_PORT']}/api/{path}"
-        key = b64encode(f"fleet:{PASSWORD}".encode()).decode()
+        key = b64encode(f"fleet:{self.password}".encode()).decode()
         request = urllib.request.Request(url, headers={"Authorization": f"Basic {key}"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
