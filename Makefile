@@ -16,7 +16,7 @@ UV_VERSION := 0.13.9
 # 115 MB, glibc 2.35 or newer), and on an Intel Mac pyproject.toml leaves it out.
 EXTRAS ?= host cpu cloud dashboard mlx
 
-BENCHMARKS := pipeline history brain policy cloud cpu_engine mlx_engine spend dashboard
+BENCHMARKS := pipeline history brain policy cloud cpu_engine mlx_engine spend dashboard scale
 
 # What tests and checks need besides; an image leaves it out: make env DEV=
 DEV ?= --group dev
