@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -177,10 +177,29 @@ def environment_with(keys: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **keys}
 
 
-def environment_for_service() -> dict[str, str]:
-    """Make the environment of a service that shall see what this process sees, without providers' keys."""
-    ours = re.compile("FLEET_.+|HF_(HOME|HUB_CACHE|ENDPOINT)|XDG_(DATA|CACHE)_HOME")
-    return {name: value for name, value in sorted(os.environ.items()) if ours.fullmatch(name)}
+def environment_for_service(keys: Collection[str] = ()) -> dict[str, str]:
+    """Make the environment of a service that shall see what this process sees.
+
+    Args:
+        keys: the variables of the providers' keys that it is given; all others are left out.
+    """
+    ours = re.compile(
+        "FLEET_.+|HF_(HOME|HUB_CACHE|ENDPOINT)|XDG_(DATA|CACHE)_HOME|OLLAMA_MODELS"
+        "|OTEL_EXPORTER_OTLP_.+|(?i:(https?|all|no)_proxy)"
+    )
+    return {name: value for name, value in sorted(os.environ.items()) if name in keys or ours.fullmatch(name)}
+
+
+def printable_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Make a service's environment printable: paths and servers stay, passwords and keys do not."""
+    return {name: printable(name, value) for name, value in environment.items()}
+
+
+def printable(name: str, value: str) -> str:
+    if "://" in value:
+        return without_password(value)
+    is_public = name.startswith(("FLEET_", "HF_", "XDG_", "OLLAMA_")) and "PASSWORD" not in name
+    return value if is_public else "(not shown)"
 
 
 def quiet_litellm() -> None:

@@ -29,15 +29,19 @@ def processes(lanes: Collection[str]) -> dict[str, Command]:
     Returns:
         The command of each process, by its name.
     """
-    place = next(place for place in PLACES if place.exists())
-    listed: dict[str, str] = {**parse_procfile(place.read_text()).processes, **UNLISTED}
     return {
         name: runnable(command)
-        for name, command in listed.items()
+        for name, command in listed().items()
         if (
             name.removeprefix("worker-") in lanes if is_worker(name) else name != DASHBOARD or has_dashboard()
         )
     }
+
+
+def listed() -> dict[str, str]:
+    """List the commands of all processes that a host can run, as the Procfile orders them."""
+    place = next(place for place in PLACES if place.exists())
+    return {**parse_procfile(place.read_text()).processes, **UNLISTED}
 
 
 def has_dashboard() -> bool:

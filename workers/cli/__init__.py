@@ -49,7 +49,7 @@ for command in (
     running.beat,
     running.flower,
     running.dashboard,
-    mac.install,
+    running.install,
     mac.selftest,
     ledger.db,
     ledger.export,

@@ -8,28 +8,6 @@ import click
 
 @click.command()
 @click.argument("lane", type=click.Choice(["mlx"]))
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="Print the launch agent, and do nothing.")
-def install(lane: str, *, is_dry_run: bool) -> None:  # noqa: ARG001 - there is one so far
-    """Keep the MLX worker of this Mac running, from login on.
-
-    Writes a launch agent of the user who calls it and loads it; an older one is replaced. The worker gets
-    the FLEET_ variables that are set now. It waits where the model is not here yet, starts again when it
-    ends, and writes its log to ~/Library/Logs.
-
-    \b
-    Examples:
-      FLEET_REDIS_URL=redis://hub FLEET_DATABASE_URL=postgresql://hub/fleet fleet install mlx
-      fleet install mlx --dry-run
-    """
-    from rich.console import Console  # noqa: PLC0415
-
-    from workers.install import install as run  # noqa: PLC0415
-
-    run(Console(), is_dry_run=is_dry_run)
-
-
-@click.command()
-@click.argument("lane", type=click.Choice(["mlx"]))
 @click.option("--model", "name", help="A model of the catalog, if not its first of this engine.")
 @click.option("--quick", "is_quick", is_flag=True, help="Shorter answers; the speeds mean less.")
 @click.option("--json", "as_json", is_flag=True, help="Print it for a program.")

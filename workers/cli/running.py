@@ -7,6 +7,20 @@ import click
 
 from config.settings import settings
 
+INSTALLABLE = (
+    "dispatcher",
+    "mlx",
+    "cpu",
+    "free",
+    "paid",
+    "local",
+    "echo",
+    "beat",
+    "flower",
+    "dashboard",
+    "up",
+)
+
 
 @click.command()
 def up() -> None:
@@ -173,3 +187,28 @@ def flower() -> None:
     from workers.flower import run_flower  # noqa: PLC0415
 
     run_flower(app, settings())
+
+
+@click.command()
+@click.argument("role", type=click.Choice(INSTALLABLE))
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Print what would be written, and do nothing.")
+def install(role: str, *, is_dry_run: bool) -> None:
+    """Let systemd or launchd keep a part of the fleet running on this host.
+
+    ROLE is the kind of a worker, `dispatcher`, `beat`, `flower`, `dashboard`, or `up` for all that this host
+    can run. On Linux it becomes a unit of your own systemd, on a Mac a launch agent, which begins at login;
+    an older one is replaced. It gets the FLEET_ variables that are set now, and a worker the keys of its own
+    providers, in a file that only you can read.
+
+    \b
+    Examples:
+      export FLEET_REDIS_URL=rediss://... FLEET_DATABASE_URL=postgresql://...
+      fleet install cpu
+      fleet install mlx --dry-run
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.catalog import catalog  # noqa: PLC0415
+    from workers.install.role import install as run  # noqa: PLC0415
+
+    run(role, settings(), catalog(), Console(), is_dry_run=is_dry_run)

@@ -1,0 +1,1 @@
+"""`fleet install`: this host keeps a part of the fleet running, by systemd or launchd."""
