@@ -198,7 +198,7 @@ def printable_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def printable(name: str, value: str) -> str:
     if "://" in value:
         return without_password(value)
-    is_public = name.startswith(("FLEET_", "HF_", "XDG_", "OLLAMA_")) and "PASSWORD" not in name
+    is_public = re.match("(FLEET|HF|XDG|OLLAMA)_", name) and "password" not in name.lower()
     return value if is_public else "(not shown)"
 
 
@@ -251,6 +251,9 @@ def embedded_database_url(home: Path) -> str:
 
 
 def in_celery_form(redis_url: str, *, socket_scheme: str) -> str:
+    """Write a Redis URL as Celery reads it, which wants to be told that certificates are checked."""
+    if redis_url.startswith("rediss://") and "ssl_cert_reqs=" not in redis_url:
+        return f"{redis_url}{'&' if urlsplit(redis_url).query else '?'}ssl_cert_reqs=required"
     return redis_url.replace("unix://", f"{socket_scheme}://", 1)
 
 

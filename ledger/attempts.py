@@ -174,6 +174,14 @@ FINISHED = """
        AND attempts.queued_at >= %(since)s
 """
 
+CALLED_OFF = """
+    SELECT task_id, attempts.number, outcome IN ('lost', 'cancelled')
+      FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS asked (id, number)
+      JOIN attempts ON attempts.task_id = asked.id AND attempts.number = asked.number
+     WHERE attempts.task_id = ANY (%(task_id)s::uuid[])
+       AND attempts.queued_at >= %(since)s
+"""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -357,6 +365,15 @@ def finished(db: Connection, keys: Iterable[Key]) -> list[FinishedAttempt]:
         for row in db.execute(FINISHED, {**columns_of(asked), "since": since}):
             seen[row[0], row[1]] = FinishedAttempt(*row) if row[2] else None
     return [ended for ended in seen.values() if ended is not None]
+
+
+def called_off(db: Connection, keys: Iterable[Key]) -> list[Key]:
+    """Read those of the attempts that have ended without their worker: cancelled, or lost with it."""
+    seen: dict[Key, bool | None] = {}
+    for since, asked in lately_then_ever(list(keys), seen):
+        for task_id, number, is_so in db.execute(CALLED_OFF, {**columns_of(asked), "since": since}):
+            seen[task_id, number] = is_so
+    return [key for key, is_so in seen.items() if is_so]
 
 
 def columns_of(keys: Sequence[Key]) -> dict[str, list[Any]]:

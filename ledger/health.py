@@ -36,6 +36,14 @@ LEASE = """
       FROM leadership
 """
 
+RIGHTS = """
+    SELECT current_user::text AS name,
+           has_table_privilege('leadership', 'UPDATE') AS may_lead,
+           has_any_column_privilege('attempts', 'UPDATE')
+               AND has_table_privilege('workers', 'INSERT') AS may_work,
+           has_any_column_privilege('tasks', 'SELECT') AS may_read
+"""
+
 ROUND_TRIPS = 5
 
 MIGRATIONS = Path(__file__).parent / "migrations/versions"
@@ -75,6 +83,25 @@ class Lease:
     holder: str
     left_s: float | None
     """Until the lease ends; negative: since it ended. None: nobody has led yet."""
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What the user of a connection may do with the ledger."""
+
+    name: str
+    may_lead: bool
+    may_work: bool
+    may_read: bool
+
+
+@dataclass(frozen=True)
+class Encryption:
+    """How a connection is protected on its way."""
+
+    is_on: bool
+    sslmode: str
+    """What was asked for; only `verify-full` and `verify-ca` make sure of who answers."""
 
 
 def limit(db: Connection, seconds: float) -> None:
@@ -122,3 +149,19 @@ def lease(db: Connection) -> Lease | None:
     """Tell who leads, or led last; None: the row is lost."""
     with db.cursor(row_factory=class_row(Lease)) as cursor:
         return cursor.execute(LEASE).fetchone()
+
+
+def rights(db: Connection) -> Rights:
+    """Tell what the user of this connection may do; only where there is a ledger."""
+    with db.cursor(row_factory=class_row(Rights)) as cursor:
+        found = cursor.execute(RIGHTS).fetchone()
+    if found is None:
+        message = "a SELECT without FROM gave no row"
+        raise LookupError(message)
+    return found
+
+
+def encryption(db: Connection) -> Encryption:
+    """Tell how this connection is protected, by what libpq made of the URL and of its own variables."""
+    asked = {option.keyword: option.val for option in db.pgconn.info}
+    return Encryption(bool(db.pgconn.ssl_in_use), (asked.get(b"sslmode") or b"prefer").decode())

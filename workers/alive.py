@@ -107,9 +107,9 @@ class Alive:
 
     def call_off(self, db: Connection, keys: list[Key]) -> None:
         """Stop what has ended in the ledger: it was cancelled, or its lease ended while this worker slept."""
-        for ended in attempts.finished(db, keys):
-            called_off = self.running.get((ended.task_id, ended.number))
-            if called_off is not None and ended.outcome in ("lost", "cancelled"):
+        for key in attempts.called_off(db, keys):
+            called_off = self.running.get(key)
+            if called_off is not None:
                 called_off.set()
 
     def leave(self) -> None:

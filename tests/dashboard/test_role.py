@@ -10,13 +10,14 @@ from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 from starlette.testclient import TestClient
 
+from ledger import roles
 from ledger.connect import Connection
 from tests.dashboard.made import a_done_task
 from tests.docs.pages import ROOT, blocks
 
 PAGE = ROOT / "docs/how-to/read-the-dashboard.md"
 
-ROLE = "fleet_reader"
+ROLE = "dashboard"
 
 
 def statements(page: Path) -> list[bytes]:
@@ -32,10 +33,12 @@ def statements(page: Path) -> list[bytes]:
 @pytest.fixture
 def reader_url(db: Connection, db_url: str):
     """Make the role as the docs say, and take it away again."""
+    roles.make(db)
     for statement in statements(PAGE):
         db.execute(statement)
     yield db_url.replace("user=postgres", f"user={ROLE}")
-    db.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(ROLE)))
+    for name in (ROLE, roles.READER, roles.WORKER):
+        db.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
 
 
 def test_every_page_works_for_a_role_that_can_only_read(

@@ -23,6 +23,7 @@ BY_KEY = {
     "finish": attempts.FINISH,
     "finish late": attempts.FINISH_LATE,
     "finished": attempts.FINISHED,
+    "called off": attempts.CALLED_OFF,
     "release": unfinished.RELEASE,
     "hand back": unfinished.HAND_BACK,
     "texts of": retention.DUE,

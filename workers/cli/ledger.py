@@ -59,6 +59,35 @@ def restore(source: Path) -> None:
     from workers.backup import restore as run  # noqa: PLC0415
 
     click.echo(f"restored; the ledger is at schema {run(settings(), source)}")
+def roles() -> None:
+    """Make the roles `fleet_worker` and `fleet_reader`, and give them their rights.
+
+    A user of a worker's host who has the first cannot read answers, nor the prompts of tasks that have ended;
+    one who has the second can only read. To be called as the owner of the ledger who may make roles; safe to
+    run again. `fleet db migrate` keeps their rights up to date.
+
+    \b
+    Examples:
+      fleet db roles && psql -c "CREATE ROLE mac LOGIN PASSWORD '...' IN ROLE fleet_worker"
+    """
+    from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415
+
+    from ledger.connect import connect  # noqa: PLC0415
+    from ledger.roles import READER, WORKER, make  # noqa: PLC0415
+    from workers.errors import NotThereError  # noqa: PLC0415
+
+    try:
+        with connect(settings().database_url, name="roles") as connection:
+            make(connection)
+    except InsufficientPrivilege as refusal:
+        raise NotThereError(
+            f"this user may not make the roles ({refusal.diag.message_primary})",
+            "set FLEET_DATABASE_URL to the user that owns the tables, and let it make roles: "
+            "ALTER ROLE ... CREATEROLE",
+        ) from refusal
+    click.echo(
+        f"{WORKER} and {READER} have their rights; make users with them: CREATE ROLE ... IN ROLE {WORKER}"
+    )
 
 
 @click.command()

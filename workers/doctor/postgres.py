@@ -11,13 +11,13 @@ from config.settings import Settings, is_readable
 from ledger import accounts, health, pgvector, recurring, usage
 from ledger.accounts import AccountRow
 from ledger.connect import Connection, connect
-from ledger.health import Clock, Lease
+from ledger.health import Clock, Encryption, Lease, Rights
 from ledger.health import Server as ServerFacts
 from ledger.pgvector import Pgvector
 from ledger.usage import OpenTasks, WorkerLoad
 from workers.doctor.finding import Finding, error, note, ok, warning
 from workers.doctor.look import LIMIT_S, NOT_RUNNING, Silence
-from workers.doctor.place import place_of
+from workers.doctor.place import is_local, place_of
 from workers.embedded.postgres import Postgres as Embedded
 from workers.words import duration
 
@@ -46,9 +46,34 @@ SCHEDULE_SEEN = timedelta(hours=1)
 
 NO_ANSWER = f"gave no answer within {LIMIT_S:.0f} s"
 
+TRUST = f"name the authority that signed it in {VARIABLE}: `sslrootcert=FILE`, or `=system` for a public one"
+
 CAUSES = (
     ("timeout expired", NO_ANSWER, None),
     ("Connection refused", "is not there: the connection was refused", None),
+    (
+        "failed to resolve host",
+        "has a name that this host cannot resolve",
+        f"correct it in {VARIABLE}",
+    ),
+    ("root certificate file", "cannot be checked: the file of certificates is not there", TRUST),
+    ("certificate verify failed", "is not trusted: nobody known here has signed its certificate", TRUST),
+    (
+        "does not match host name",
+        "is not trusted: its certificate is for another name",
+        f"call it in {VARIABLE} by the name that its certificate has",
+    ),
+    (
+        "does not support SSL",
+        "does not offer TLS, which its URL asks for",
+        "switch it on there (`ssl = on`), or take `sslmode` out of the URL in a network of your own",
+    ),
+    (
+        "no pg_hba.conf entry",
+        "does not let this user in from here",
+        "add a line for this host to its pg_hba.conf (`hostssl` lines want TLS), and reload it",
+    ),
+    ("permission denied for database", "does not let this user into the database", "`GRANT CONNECT` there"),
     ("authentication failed", "refuses the user or the password", f"correct them in {VARIABLE}"),
     ("no password supplied", "asks for a password", f"put it into {VARIABLE}"),
     ("does not exist", "has no such database or user", f"make it, or name another one in {VARIABLE}"),
@@ -58,6 +83,14 @@ CAUSES = (
     ("shutting down", "is shutting down", "wait, then ask again"),
 )
 """(a part of what libpq says, the same in our words, what mends it)"""
+
+GRANT_ROLE = "as the owner of the ledger: `fleet db roles`, then `GRANT fleet_worker TO` this user"
+
+HIDDEN = "hidden"
+"""A schema whose version this user may not read."""
+
+CHECKED = ("verify-full", "verify-ca")
+"""libpq's `sslmode` with which somebody in between is noticed."""
 
 SYNCHRONOUS = ("on", "remote_apply", "remote_write", "local")
 
@@ -88,6 +121,9 @@ class PostgresFacts:
     newest_schema: str
     pgvector: Pgvector
     fleet: FleetFacts | Silence
+    encryption: Encryption
+    rights: Rights | None
+    """None: there is no ledger to have rights in."""
 
 
 def look(settings: Settings) -> PostgresFacts | Silence:
@@ -99,16 +135,34 @@ def look(settings: Settings) -> PostgresFacts | Silence:
     try:
         with connect(settings.database_url, name="doctor") as db:
             health.limit(db, LIMIT_S)
+            schema = schema_of(db)
             return PostgresFacts(
                 server=health.server(db),
                 clock=health.clock(db),
-                schema=health.schema(db),
+                schema=schema,
                 newest_schema=health.newest_schema(),
                 pgvector=pgvector.look(db),
                 fleet=look_at_fleet(db),
+                encryption=health.encryption(db),
+                rights=None if schema is None else rights_of(db),
             )
     except psycopg.Error as fault:
         return Silence(*why_silent(fault))
+
+
+def schema_of(db: Connection) -> str | None:
+    """Tell the schema version, as far as this user may know it: a ledger that it may not see is none."""
+    try:
+        return health.schema(db)
+    except InsufficientPrivilege:
+        return HIDDEN
+
+
+def rights_of(db: Connection) -> Rights | None:
+    try:
+        return health.rights(db)
+    except UndefinedTable:
+        return None
 
 
 def look_at_fleet(db: Connection) -> FleetFacts | Silence:
@@ -153,6 +207,8 @@ def findings(settings: Settings, seen: PostgresFacts | Silence, *, is_up: bool) 
         return
     where = "the embedded one" if settings.database_is_embedded else place_of(settings.database_url, VARIABLE)
     yield ok("postgres.reachable", f"it answers: {seen.server.version}, {where}")
+    yield from of_encryption(settings, seen.encryption)
+    yield from of_rights(seen.rights)
     yield of_latency(seen.clock)
     yield of_clock(seen.clock)
     yield of_version(seen.server)
@@ -176,6 +232,35 @@ def absence(settings: Settings, seen: Silence, *, is_up: bool) -> Finding:
         return note("postgres.reachable", "the embedded Postgres is not running", "`fleet up` starts it")
     what_to_do = seen.what_to_do or f"read {settings.home / 'postgres.log'}; then `fleet down` and `fleet up`"
     return error("postgres.reachable", f"the embedded Postgres {seen.why}", what_to_do)
+
+
+def of_encryption(settings: Settings, found: Encryption) -> Iterator[Finding]:
+    check = "postgres.tls"
+    if is_local(settings.database_url):
+        return
+    if found.sslmode in CHECKED:
+        yield ok(check, "it is reached with TLS, and its certificate is checked")
+    else:
+        how = "with TLS, but nobody checks its certificate" if found.is_on else "without TLS"
+        yield note(
+            check,
+            f"it is reached over the network {how}: who is in between can read and change what is sent",
+            f"`sslmode=verify-full` in {VARIABLE}, unless the network is your own",
+        )
+
+
+def of_rights(rights: Rights | None) -> Iterator[Finding]:
+    check = "postgres.role"
+    if rights is None:
+        return
+    if rights.may_lead:
+        yield ok(check, f"the user {rights.name} may do all that the fleet does")
+    elif rights.may_work:
+        yield ok(check, f"the user {rights.name} may do what a worker does, and no more")
+    elif rights.may_read:
+        yield note(check, f"the user {rights.name} may only read: no worker can run here", GRANT_ROLE)
+    else:
+        yield error(check, f"the user {rights.name} may not do what a worker does", GRANT_ROLE)
 
 
 def of_latency(clock: Clock) -> Finding:
@@ -228,6 +313,8 @@ def of_pgvector(found: Pgvector) -> Finding:
 
 def of_schema(seen: PostgresFacts) -> Finding:
     check = "postgres.schema"
+    if seen.schema == HIDDEN:
+        return note(check, "this user may not read the version of the schema", GRANT_ROLE)
     if seen.schema is None:
         return warning(check, "the database has no ledger yet", "`fleet db migrate`, or `fleet up`")
     if seen.schema < seen.newest_schema:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -29,6 +29,29 @@ SLOW_S = 0.05
 """The best of a few round trips; enqueueing a task takes at least one."""
 
 NEARLY_FULL = 0.9
+
+BY_ITS_NAME = f"call it in {VARIABLE} by the name that its certificate has"
+
+NOT_TLS = f"name the port on which it does, or write redis:// in {VARIABLE} in a network of your own"
+
+CAUSES = (
+    ("Connection refused", "is not there: the connection was refused", None),
+    ("ostname mismatch", "is not trusted: its certificate is for another name", BY_ITS_NAME),
+    ("IP address mismatch", "is not trusted: its certificate is for another name", BY_ITS_NAME),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "is not trusted: nobody known here has signed its certificate",
+        f"name the authority that signed it in {VARIABLE}: `?ssl_ca_certs=FILE`",
+    ),
+    ("RECORD_LAYER_FAILURE", "does not speak TLS there", NOT_TLS),
+    ("WRONG_VERSION_NUMBER", "does not speak TLS there", NOT_TLS),
+    ("No such file", "cannot be checked: the file of certificates is not there", f"correct {VARIABLE}"),
+    ("closed by server", "closed the connection", f"if it wants TLS, write rediss:// in {VARIABLE}"),
+    ("reset by peer", "closed the connection", f"if it wants TLS, write rediss:// in {VARIABLE}"),
+    ("not known", "has a name that this host cannot resolve", f"correct it in {VARIABLE}"),
+    ("name resolution", "has a name that this host cannot resolve", f"correct it in {VARIABLE}"),
+)
+"""(a part of what redis-py says, the same in our words, what mends it)"""
 
 FULL_AT_NOEVICTION = "give it more `maxmemory`: at its limit it refuses to take tasks"
 
@@ -73,8 +96,8 @@ def ask(client: redis.Redis) -> RedisFacts:
         best_ping_s=min(ping_s(client) for _ in range(PINGS)),
         info=allowed(client.info) or {},
         fsync=(allowed(lambda: client.config_get("appendfsync")) or {}).get("appendfsync"),
-        not_accepted=sum(client.llen(name) for name in inbox.lists),
-        dead_letters=client.llen(inbox.dead_letters),
+        not_accepted=sum(allowed(lambda name=name: client.llen(name)) or 0 for name in inbox.lists),
+        dead_letters=allowed(lambda: client.llen(inbox.dead_letters)) or 0,
     )
 
 
@@ -84,7 +107,7 @@ def ping_s(client: redis.Redis) -> float:
     return time.perf_counter() - began
 
 
-def allowed(question: Any) -> dict[str, Any] | None:  # noqa: ANN401 - redis-py's answers have no useful type
+def allowed(question: Any) -> Any:  # noqa: ANN401 - redis-py's answers have no useful type
     """Ask what a user with few rights may not ask."""
     try:
         return question()
@@ -97,14 +120,23 @@ def why_silent(fault: redis.RedisError) -> tuple[str, str | None]:
     match fault:
         case redis.AuthenticationError():
             return "refuses the password", f"correct the user and password in {VARIABLE}"
+        case redis.exceptions.NoPermissionError():
+            return "lets this user do nothing", "give it its rights: `ACL SETUSER`"
         case redis.BusyLoadingError():
             return "still reads its data", "wait, then ask again"
-        case redis.ConnectionError() | redis.TimeoutError() if "Connection refused" in str(fault):
-            return "is not there: the connection was refused", None
-        case redis.TimeoutError():
-            return f"gave no answer within {LIMIT_S:.0f} s", None
+        case redis.ConnectionError() | redis.TimeoutError():
+            return why_unconnected(fault)
         case _:
             return f"does not answer ({type(fault).__name__})", None
+
+
+def why_unconnected(fault: redis.RedisError) -> tuple[str, str | None]:
+    for text, why, what_to_do in CAUSES:
+        if text in str(fault):
+            return why, what_to_do
+    if isinstance(fault, redis.TimeoutError):
+        return f"gave no answer within {LIMIT_S:.0f} s", None
+    return f"does not answer ({type(fault).__name__})", None
 
 
 def findings(settings: Settings, seen: RedisFacts | Silence, *, is_up: bool) -> Iterator[Finding]:
@@ -125,6 +157,7 @@ def findings(settings: Settings, seen: RedisFacts | Silence, *, is_up: bool) -> 
     yield ok("redis.reachable", f"it answers: {kind} {version or 'of unknown version'}, {owner}")
     yield of_latency(seen.best_ping_s)
     yield of_password(settings)
+    yield from of_encryption(settings)
     if not seen.info:
         yield note(
             "redis.settings",
@@ -173,6 +206,25 @@ def of_password(settings: Settings) -> Finding:
         "redis.password",
         "it is reached over the network without a password: whoever reaches it can read and send tasks",
         f"set `requirepass`, and the password in {VARIABLE}: redis://:PASSWORD@host",
+    )
+
+
+def of_encryption(settings: Settings) -> Iterator[Finding]:
+    check = "redis.tls"
+    if is_local(settings.redis_url):
+        return
+    parts = urlsplit(settings.redis_url)
+    if parts.scheme != "rediss":
+        how = "without TLS"
+    elif parse_qs(parts.query).get("ssl_cert_reqs", ["required"]) != ["required"]:
+        how = "with TLS, but nobody checks its certificate"
+    else:
+        yield ok(check, "it is reached with TLS, and its certificate is checked")
+        return
+    yield note(
+        check,
+        f"it is reached over the network {how}: who is in between can read and change what is sent",
+        f"`rediss://` in {VARIABLE}, and `tls-port` there, unless the network is your own",
     )
 
 
