@@ -6,6 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from config.settings import read_settings
 from ledger import health
@@ -36,7 +37,7 @@ def redis_port(redis_url: str, shown: Certificate) -> Iterator[int]:
 
 @pytest.fixture
 def postgres_port(database_url: str, shown: Certificate) -> Iterator[int]:
-    folder = psycopg.conninfo.conninfo_to_dict(database_url)["host"]
+    folder = conninfo_to_dict(database_url)["host"]
     with terminator(shown, Path(str(folder)) / ".s.PGSQL.5432", is_postgres=True) as port:
         yield port
 

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from config.settings import Settings, is_readable
@@ -120,7 +121,7 @@ def why_silent(fault: redis.RedisError) -> tuple[str, str | None]:
     match fault:
         case redis.AuthenticationError():
             return "refuses the password", f"correct the user and password in {VARIABLE}"
-        case redis.exceptions.NoPermissionError():
+        case NoPermissionError():
             return "lets this user do nothing", "give it its rights: `ACL SETUSER`"
         case redis.BusyLoadingError():
             return "still reads its data", "wait, then ask again"
