@@ -33,8 +33,9 @@ def test_servers_that_are_set_are_not_embedded():
 
     assert not settings.redis_is_embedded
     assert not settings.database_is_embedded
-    assert settings.broker_url == "rediss://:pw@redis:6380/2"
-    assert settings.result_url == "rediss://:pw@redis:6380/2"
+    assert settings.redis_url == "rediss://:pw@redis:6380/2"
+    assert settings.broker_url.startswith(settings.redis_url)
+    assert settings.result_url.startswith(settings.redis_url)
 
 
 def test_a_socket_is_written_as_celery_calls_it():
