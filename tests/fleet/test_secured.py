@@ -159,7 +159,7 @@ def wait_until_there(client: Redis) -> None:
 
 def refused(admin: Redis) -> list[tuple[str, str, str]]:
     """List what users were refused: (user, why, what)."""
-    return [(entry["username"], entry["reason"], entry["object"]) for entry in admin.acl_log()]
+    return [(str(each["username"]), str(each["reason"]), str(each["object"])) for each in admin.acl_log()]
 
 
 def test_everything_of_a_caller_goes_through(secured: Secured):
