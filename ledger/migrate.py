@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
-from ledger import partitions, pgvector
+from ledger import partitions, pgvector, roles
 from ledger.connect import Connection, connect
 from ledger.errors import LedgerBusyError
 
@@ -26,8 +26,6 @@ TRIES_S = 60.0
 
 PAUSE_S = 0.5
 """Between two tries the fleet's own statements come through."""
-from ledger import partitions, pgvector, roles
-from ledger.connect import connect
 
 CURRENT_VERSION = "SELECT version_num FROM alembic_version"
 HAS_VERSION = "SELECT to_regclass('alembic_version') IS NOT NULL"
@@ -46,7 +44,6 @@ def migrate(database_url: str) -> str:
         NoVectorsError: this Postgres has no pgvector; nothing was changed.
         LedgerBusyError: somebody holds a table for long; the migrations before that have run.
     """
-    before = current_version(database_url)
     with connect(database_url, name="migrate") as db:
         pgvector.make_sure(db)
         db.execute(ONE_AT_A_TIME)
@@ -55,7 +52,7 @@ def migrate(database_url: str) -> str:
             return found
         upgrade(database_url)
         partitions.make_ahead(db, datetime.now(UTC).date())
-        if before != newest_version() and roles.has(db):
+        if found != newest_version() and roles.has(db):
             roles.make(db)  # their rights name tables and columns, of which some are new
     return newest_version()
 

@@ -59,6 +59,9 @@ def restore(source: Path) -> None:
     from workers.backup import restore as run  # noqa: PLC0415
 
     click.echo(f"restored; the ledger is at schema {run(settings(), source)}")
+
+
+@db.command()
 def roles() -> None:
     """Make the roles `fleet_worker` and `fleet_reader`, and give them their rights.
 
