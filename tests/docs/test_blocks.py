@@ -31,6 +31,7 @@ FILE_OF = {
     "models": "models.yaml",
     "profiles": "profiles.yaml",
     "focuses": "profiles.yaml",
+    "budgets": "profiles.yaml",
     "schedule": "schedule.yaml",
 }
 
@@ -126,7 +127,8 @@ def test_a_yaml_block_fits_into_the_shipped_catalog(block: Block, tmp_path: Path
 
     catalog = load_catalog(tmp_path)
 
-    named = {**catalog.providers, **catalog.models, **catalog.profiles, **catalog.focuses, **catalog.schedule}
+    named = {*catalog.providers, *catalog.models, *catalog.profiles, *catalog.focuses, *catalog.schedule}
+    named |= {*catalog.budgets}
     assert [name for entries in shown.values() for name in entries if name not in named] == []
 
 

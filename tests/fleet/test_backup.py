@@ -50,6 +50,7 @@ def test_a_fleet_goes_on_from_a_backup_without_its_redis(fleet: Fleet, tmp_path:
     held = [fleet.send(f"held {n}", profile="social") for n in range(5)]
     fleet.wait_for("SELECT count(*) FROM tasks WHERE state = 'held'", 5)
     spent = fleet.ask("SELECT sum(attempts) FROM spend")
+    fleet.run("db", "roles")  # which the server that is restored to does not know
 
     made = fleet.run("db", "backup", "-o", str(dump))
     after = fleet.send("accepted after the backup", profile="social")
@@ -70,6 +71,9 @@ def test_a_fleet_goes_on_from_a_backup_without_its_redis(fleet: Fleet, tmp_path:
     assert made.returncode == 0, made.stderr
     assert dump.stat().st_mode & 0o777 == 0o600
     assert (restored.returncode, is_left_running) == (0, False), restored.stderr
+    assert fleet.ask("SELECT count(*) FROM pg_policies") == 0
+    assert fleet.run("db", "roles").returncode == 0
+    assert fleet.ask("SELECT count(*) FROM pg_policies") == 2
     assert keys == 0
     assert answers_before == [f"done {n}" for n in range(5)]
     assert answers_after == [f"held {n}" for n in range(5)]
