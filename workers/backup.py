@@ -1,5 +1,6 @@
 """`fleet db backup` and `fleet db restore`: the ledger as one file, by Postgres's own programs."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Generator
@@ -97,7 +98,7 @@ def run(
     where = conninfo_to_dict(settings.database_url)
     password = str(where.pop("password", None) or "")
     done = subprocess.run(
-        [program(settings, name), *arguments, f"--dbname={make_conninfo('', **where)}"],
+        [program(name), *arguments, f"--dbname={make_conninfo('', **where)}"],
         env=environment_with({"PGPASSWORD": password} if password else {}),
         stdin=read or subprocess.DEVNULL,
         stdout=output or subprocess.DEVNULL,
@@ -109,13 +110,24 @@ def run(
         raise BackupError(f"{name} failed: {said}", "mend what it says, and try again")
 
 
-def program(settings: Settings, name: str) -> Path:
-    """Find a program of Postgres: of the server that is used, as far as that can be known."""
-    ours, yours = embedded.postgres_program(name), shutil.which(name)
-    found = (ours or yours) if settings.database_is_embedded else (yours or ours)
-    if found is None:
+def program(name: str) -> Path:
+    """Find a program of Postgres, the newest there is: one that is older than its server refuses to work.
+
+    Raises:
+        NotThereError: it is not on this host.
+    """
+    embedded_one, yours = embedded.postgres_program(name), shutil.which(name)
+    found = [Path(each) for each in (embedded_one, yours) if each]
+    if not found:
         raise NotThereError(
             f"there is no {name} on this host",
             "install Postgres's client programs, at least of the server's version",
         )
-    return Path(found)
+    return max(found, key=version_of)
+
+
+def version_of(found: Path) -> tuple[int, ...]:
+    """Tell a program's version out of `pg_dump (PostgreSQL) 18.6`; (0,): it does not say."""
+    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"\) (\d+(?:\.\d+)*)", said)
+    return tuple(int(part) for part in version[1].split(".")) if version else (0,)

@@ -1,5 +1,6 @@
 """A backup of a fleet at work; then both of its servers are lost, and it goes on from the backup."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from redis import Redis
 
 from tests.fleet.processes import ROOT, WAIT_S, Fleet
 from workers import embedded
+from workers.backup import program
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -96,6 +98,19 @@ def test_a_database_without_a_ledger_is_not_backed_up(fleet: Fleet, tmp_path: Pa
     assert ran.returncode == 1
     assert "has no ledger" in ran.stderr
     assert not dump.exists()
+
+
+@pytest.mark.parametrize(("on_path", "is_taken"), [("9.6.24", False), ("99.1", True)])
+def test_the_newest_program_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_path: str, *, is_taken: bool
+):
+    """One that is older than its server refuses, and distributions have old ones."""
+    theirs = tmp_path / "pg_dump"
+    theirs.write_text(f'#!/bin/sh\necho "pg_dump (PostgreSQL) {on_path} (Debian {on_path}-0)"\n')
+    theirs.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    assert (program("pg_dump") == theirs) is is_taken
 
 
 def redis_keys(fleet: Fleet) -> int:

@@ -33,8 +33,8 @@ def migrate() -> None:
 def backup(output: Path) -> None:
     """Write the whole ledger into a file, as it is at this moment, while the fleet works.
 
-    Its prompts and answers are in it; it is readable by you alone. Postgres's `pg_dump` makes it: that of the
-    embedded Postgres, or for a Postgres of yours the one on the PATH.
+    Its prompts and answers are in it; it is readable by you alone. Postgres's `pg_dump` makes it: the
+    newer of the one on the PATH and that of the embedded Postgres.
 
     \b
     Example:
