@@ -5,10 +5,13 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from config.settings import Settings
 from workers.errors import NotThereError
 from workers.flower import url as flower_url
+from workers.reading import silent
 
 ANSWERS_WITHIN_S = 3.0
 
@@ -25,15 +28,17 @@ def ping(app: Celery, settings: Settings, role: str) -> list[str]:
         The names of those that answer.
 
     Raises:
-        NotThereError: none does, or one says that it stands still.
+        NotThereError: none does, one says that it stands still, or Redis is away.
     """
     if role == "flower":
         return [answering_page(f"{flower_url(settings)}/healthcheck")]
     if role == "dashboard":
         return [answering_page(f"{settings.dashboard_url}/login")]
-    replies: list[dict[str, dict[str, str]]] = app.control.broadcast(
-        "ping", reply=True, timeout=ANSWERS_WITHIN_S
-    )
+    replies: list[dict[str, dict[str, str]]]
+    try:
+        replies = app.control.broadcast("ping", reply=True, timeout=ANSWERS_WITHIN_S)
+    except (RedisError, OperationalError) as error:
+        raise silent("Redis", settings.redis_url, error) from error
     of_role = {
         name: said
         for reply in replies

@@ -1,9 +1,14 @@
 """Which process a name belongs to, and a dispatcher that stands still."""
 
+from dataclasses import replace
+
 import pytest
 from celery import Celery
 
-from workers.ping import place_of
+from config.settings import Settings
+from workers.app import make_app
+from workers.errors import NotThereError
+from workers.ping import ping, place_of
 from workers.remote import STANDS_STILL_S, RemoteControl
 
 
@@ -27,3 +32,11 @@ def test_a_process_that_stands_still_says_so(app: Celery):
     remote.came_round_at -= STANDS_STILL_S + 1
 
     assert remote.on_ping(None) == {"error": "it stands still for 61 s"}
+
+
+def test_without_redis_it_says_so(settings: Settings):
+    """A health check's log is read by somebody who does not know why a container restarts."""
+    away = replace(settings, redis_url="redis://127.0.0.1:1/0")
+
+    with pytest.raises(NotThereError, match="Redis"):
+        ping(make_app(away), away, "dispatcher")
