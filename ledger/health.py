@@ -4,10 +4,13 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import LiteralString, TypeVar
 
 from psycopg.rows import class_row
 
 from ledger.connect import Connection
+
+Row = TypeVar("Row")
 
 SERVER = """
     SELECT current_setting('server_version') AS version,
@@ -111,12 +114,7 @@ def limit(db: Connection, seconds: float) -> None:
 
 def server(db: Connection) -> Server:
     """Read the settings of the server."""
-    with db.cursor(row_factory=class_row(Server)) as cursor:
-        found = cursor.execute(SERVER).fetchone()
-    if found is None:
-        message = "a SELECT without FROM gave no row"
-        raise LookupError(message)
-    return found
+    return the_row(db, Server, SERVER)
 
 
 def clock(db: Connection) -> Clock:
@@ -153,15 +151,20 @@ def lease(db: Connection) -> Lease | None:
 
 def rights(db: Connection) -> Rights:
     """Tell what the user of this connection may do; only where there is a ledger."""
-    with db.cursor(row_factory=class_row(Rights)) as cursor:
-        found = cursor.execute(RIGHTS).fetchone()
-    if found is None:
-        message = "a SELECT without FROM gave no row"
-        raise LookupError(message)
-    return found
+    return the_row(db, Rights, RIGHTS)
 
 
 def encryption(db: Connection) -> Encryption:
     """Tell how this connection is protected, by what libpq made of the URL and of its own variables."""
     asked = {option.keyword: option.val for option in db.pgconn.info}
     return Encryption(bool(db.pgconn.ssl_in_use), (asked.get(b"sslmode") or b"prefer").decode())
+
+
+def the_row(db: Connection, kind: type[Row], query: LiteralString) -> Row:
+    """Ask what always has one answer."""
+    with db.cursor(row_factory=class_row(kind)) as cursor:
+        found = cursor.execute(query).fetchone()
+    if found is None:
+        message = "a SELECT without FROM gave no row"
+        raise LookupError(message)
+    return found

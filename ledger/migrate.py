@@ -14,8 +14,8 @@ from alembic.script import ScriptDirectory
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
-from ledger import partitions, pgvector, roles
-from ledger.connect import Connection, connect
+from ledger import health, partitions, pgvector, roles
+from ledger.connect import connect
 from ledger.errors import LedgerBusyError
 
 ONE_AT_A_TIME = "SELECT pg_advisory_lock(hashtext('fleet migrations'))"
@@ -26,9 +26,6 @@ TRIES_S = 60.0
 
 PAUSE_S = 0.5
 """Between two tries the fleet's own statements come through."""
-
-CURRENT_VERSION = "SELECT version_num FROM alembic_version"
-HAS_VERSION = "SELECT to_regclass('alembic_version') IS NOT NULL"
 
 
 def migrate(database_url: str) -> str:
@@ -47,14 +44,14 @@ def migrate(database_url: str) -> str:
     with connect(database_url, name="migrate") as db:
         pgvector.make_sure(db)
         db.execute(ONE_AT_A_TIME)
-        found = version_of(db)
-        if found is not None and is_later(found):
-            return found
+        found, newest = health.schema(db), newest_version()
+        if found is not None and found > newest:
+            return found  # a later version of the fleet has migrated it
         upgrade(database_url)
         partitions.make_ahead(db, datetime.now(UTC).date())
-        if found != newest_version() and roles.has(db):
+        if found != newest and roles.has(db):
             roles.make(db)  # their rights name tables and columns, of which some are new
-    return newest_version()
+    return newest
 
 
 def upgrade(database_url: str, to: str = "head") -> None:
@@ -73,11 +70,6 @@ def upgrade(database_url: str, to: str = "head") -> None:
             return
 
 
-def is_later(version: str) -> bool:
-    """Tell whether a schema version is of a later version of the fleet than this one."""
-    return version > newest_version()
-
-
 def newest_version() -> str:
     """Tell the schema version that this version of the fleet speaks."""
     head = ScriptDirectory.from_config(configuration("")).get_current_head()
@@ -87,14 +79,7 @@ def newest_version() -> str:
 def current_version(database_url: str) -> str | None:
     """Tell the schema version of a database; None: it has never been migrated."""
     with connect(database_url, name="migrate") as db:
-        return version_of(db)
-
-
-def version_of(db: Connection) -> str | None:
-    """Tell the schema version of a database; None: it has never been migrated."""
-    has_version = db.execute(HAS_VERSION).fetchone()
-    row = db.execute(CURRENT_VERSION).fetchone() if has_version and has_version[0] else None
-    return row[0] if row else None
+        return health.schema(db)
 
 
 def configuration(database_url: str) -> Config:

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from ledger import health, pgvector, rollup
 from ledger import migrate as module
-from ledger import pgvector, rollup
 from ledger.connect import connect
 from ledger.errors import LedgerBusyError
-from ledger.migrate import migrate, newest_version, upgrade, version_of
+from ledger.migrate import migrate, newest_version, upgrade
 from tests.conftest import database_named
 
 FIRST = "0001"
@@ -178,4 +178,4 @@ def test_a_ledger_of_a_later_version_is_left_as_it_is(db_url: str):
         db.execute("UPDATE alembic_version SET version_num = '9999'")
 
         assert migrate(db_url) == "9999"
-        assert version_of(db) == "9999"
+        assert health.schema(db) == "9999"
