@@ -1,7 +1,7 @@
 """A look at something that may never answer."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Thread
 from typing import Generic, TypeVar
@@ -26,6 +26,15 @@ class Silence:
 
 NOT_RUNNING = Silence("is not running")
 """Of an embedded server."""
+
+
+Cause = tuple[str, str, str | None]
+"""(a part of what a library says, the same in our words, what mends it); see `Silence`."""
+
+
+def named(said: str, causes: Sequence[Cause]) -> tuple[str, str | None] | None:
+    """Find the cause of a silence in what a library says; None: it is none of these."""
+    return next(((why, what_to_do) for part, why, what_to_do in causes if part in said), None)
 
 
 class Look(Generic[Seen]):

@@ -16,7 +16,7 @@ from ledger.health import Server as ServerFacts
 from ledger.pgvector import Pgvector
 from ledger.usage import OpenTasks, WorkerLoad
 from workers.doctor.finding import Finding, error, note, ok, warning
-from workers.doctor.look import LIMIT_S, NOT_RUNNING, Silence
+from workers.doctor.look import LIMIT_S, NOT_RUNNING, Cause, Silence, named
 from workers.doctor.place import is_local, place_of
 from workers.embedded.postgres import Postgres as Embedded
 from workers.words import duration
@@ -48,7 +48,7 @@ NO_ANSWER = f"gave no answer within {LIMIT_S:.0f} s"
 
 TRUST = f"name the authority that signed it in {VARIABLE}: `sslrootcert=FILE`, or `=system` for a public one"
 
-CAUSES = (
+CAUSES: tuple[Cause, ...] = (
     ("timeout expired", NO_ANSWER, None),
     ("Connection refused", "is not there: the connection was refused", None),
     (
@@ -82,7 +82,7 @@ CAUSES = (
     ("starting up", "is starting up", "wait, then ask again"),
     ("shutting down", "is shutting down", "wait, then ask again"),
 )
-"""(a part of what libpq says, the same in our words, what mends it)"""
+"""Of libpq's silences; the first that fits counts."""
 
 GRANT_ROLE = "as the owner of the ledger: `fleet db roles`, then `GRANT fleet_worker TO` this user"
 
@@ -187,11 +187,7 @@ def why_silent(fault: psycopg.Error) -> tuple[str, str | None]:
     """Put an error into words of our own: libpq's may repeat a part of the URL."""
     if isinstance(fault, QueryCanceled):
         return NO_ANSWER, None
-    said = str(fault)
-    for text, why, what_to_do in CAUSES:
-        if text in said:
-            return why, what_to_do
-    return f"does not answer ({type(fault).__name__})", None
+    return named(str(fault), CAUSES) or (f"does not answer ({type(fault).__name__})", None)
 
 
 def findings(settings: Settings, seen: PostgresFacts | Silence, *, is_up: bool) -> Iterator[Finding]:

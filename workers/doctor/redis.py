@@ -14,7 +14,7 @@ from redis.retry import Retry
 from config.settings import Settings, is_readable
 from workers.app import DISPATCH_QUEUE
 from workers.doctor.finding import Finding, counted, error, note, ok, warning
-from workers.doctor.look import LIMIT_S, NOT_RUNNING, Silence
+from workers.doctor.look import LIMIT_S, NOT_RUNNING, Cause, Silence, named
 from workers.doctor.place import is_local, place_of
 from workers.embedded.redis import Redis as Embedded
 from workers.inbox import Inbox
@@ -35,7 +35,7 @@ BY_ITS_NAME = f"call it in {VARIABLE} by the name that its certificate has"
 
 NOT_TLS = f"name the port on which it does, or write redis:// in {VARIABLE} in a network of your own"
 
-CAUSES = (
+CAUSES: tuple[Cause, ...] = (
     ("Connection refused", "is not there: the connection was refused", None),
     ("ostname mismatch", "is not trusted: its certificate is for another name", BY_ITS_NAME),
     ("IP address mismatch", "is not trusted: its certificate is for another name", BY_ITS_NAME),
@@ -52,7 +52,7 @@ CAUSES = (
     ("not known", "has a name that this host cannot resolve", f"correct it in {VARIABLE}"),
     ("name resolution", "has a name that this host cannot resolve", f"correct it in {VARIABLE}"),
 )
-"""(a part of what redis-py says, the same in our words, what mends it)"""
+"""Of redis-py's silences; the first that fits counts."""
 
 FULL_AT_NOEVICTION = "give it more `maxmemory`: at its limit it refuses to take tasks"
 
@@ -132,9 +132,8 @@ def why_silent(fault: redis.RedisError) -> tuple[str, str | None]:
 
 
 def why_unconnected(fault: redis.RedisError) -> tuple[str, str | None]:
-    for text, why, what_to_do in CAUSES:
-        if text in str(fault):
-            return why, what_to_do
+    if cause := named(str(fault), CAUSES):
+        return cause
     if isinstance(fault, redis.TimeoutError):
         return f"gave no answer within {LIMIT_S:.0f} s", None
     return f"does not answer ({type(fault).__name__})", None
