@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from ledger.tasks import QueuedAttempt
 from workers.arguments import MOST_LEVELS
 from workers.errors import UnreadableMessageError
-from workers.values import is_deep
+from workers.values import is_nested_deeper
 
 PRIORITY_SEPARATOR = "\x06\x16"
 """kombu puts a message of priority N > 0 on a list of its own, named queue + separator + N."""
@@ -25,6 +25,9 @@ PRIORITY_STEPS = (0, 3, 6, 9)
 TASKS = ("complete", "embed", "similar")
 
 ATTEMPT_HEADER = "attempt"
+
+MOST_LEVELS_AROUND = 2 * MOST_LEVELS
+"""The arguments may have MOST_LEVELS, and stand in some more."""
 
 LARGEST_MESSAGE = 64_000_000
 """Bytes, also of the body after decompression: a small message must not become a large one."""
@@ -94,12 +97,11 @@ def checked_json(text: bytes) -> Any:  # noqa: ANN401 - whatever it is
         raise UnreadableMessageError(f"it is larger than {LARGEST_MESSAGE:,} bytes")
     try:
         found = json.loads(text)
-        # Counting is quick, and nearly always enough. The arguments may have MOST_LEVELS, and stand in more.
-        if text.count(b"[") + text.count(b"{") <= MOST_LEVELS or not is_deep(found, 2 * MOST_LEVELS):
+        if not is_nested_deeper(MOST_LEVELS_AROUND, text, found):
             return found
     except RecursionError:
         pass
-    raise UnreadableMessageError(f"it is nested deeper than {2 * MOST_LEVELS} levels")
+    raise UnreadableMessageError(f"it is nested deeper than {MOST_LEVELS_AROUND} levels")
 
 
 def body_of(outer: dict[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from workers.engines.cloud_watch import CONNECT_S, TooLateError, Watch
-from workers.values import is_deep
+from workers.values import is_nested_deeper
 
 POLL_S = 1.0
 """How long a read blocks before the watch is asked again."""
@@ -305,7 +305,7 @@ def parsed(data: bytes) -> dict[str, Any]:
         raise GarbledError("JSON that is broken") from None
     if not isinstance(found, dict):
         raise GarbledError("JSON that is no object")
-    if data.count(b"[") + data.count(b"{") > MOST_LEVELS and is_deep(found, MOST_LEVELS):
+    if is_nested_deeper(MOST_LEVELS, data, found):
         raise GarbledError("JSON that is nested too deep")
     return found
 
