@@ -157,6 +157,21 @@ def wait_until_there(client: Redis) -> None:
             return
 
 
+def run(
+    environment: dict[str, str], *arguments: str, timeout_s: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run Python as somebody who has these addresses."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
 def refused(admin: Redis) -> list[tuple[str, str, str]]:
     """List what users were refused: (user, why, what)."""
     return [(str(each["username"]), str(each["reason"]), str(each["object"])) for each in admin.acl_log()]
@@ -166,15 +181,7 @@ def test_everything_of_a_caller_goes_through(secured: Secured):
     """Chains, groups, chords, streams, priorities, cancelling: with TLS and these rights."""
     secured.admin.acl_log_reset()
 
-    called = subprocess.run(
-        [sys.executable, "-c", CALLS],
-        env=secured.caller,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    called = run(secured.caller, "-c", CALLS, timeout_s=100)
 
     assert refused(secured.admin) == []
     assert called.returncode == 0, called.stderr
@@ -249,15 +256,7 @@ def test_a_script_of_a_worker_may_do_no_more_than_the_worker(secured: Secured):
 
 def test_the_doctor_of_a_workers_host_says_that_all_is_well(secured: Secured):
     """It asks what a worker may not ask, too, and must take the refusal for what it is."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "workers.cli", "doctor", "--json"],
-        env=secured.worker,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ran = run(secured.worker, "-m", "workers.cli", "doctor", "--json")
 
     found = {each["check"]: each for each in json.loads(ran.stdout)["findings"]}
     assert "what a worker does, and no more" in found["postgres.role"]["found"]
@@ -272,15 +271,10 @@ def test_flower_sees_the_worker(secured: Secured):
     """It asks workers by Celery's control messages, and hears their events."""
     secured.admin.acl_log_reset()
 
-    asked = subprocess.run(
-        [sys.executable, "-c", "from workers.app import app; print(app.control.inspect(timeout=5).ping())"],
-        env=secured.hub,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+    asked = run(
+        secured.hub, "-c", "from workers.app import app; print(app.control.inspect(timeout=5).ping())"
     )
 
+    assert asked.returncode == 0, asked.stderr
     assert "pong" in asked.stdout
     assert refused(secured.admin) == []

@@ -435,6 +435,13 @@ def test_the_pauses_between_deliveries_grow_and_have_an_end(beat: MakeBeat, redi
     assert waits == [10, 30, 90, 270, 810, 2430]
 
 
+def delivered(redis: Redis) -> dict[str, Any]:
+    """Take what was put on the list of answers."""
+    raw = redis.lpop("answers")
+    assert isinstance(raw, bytes)
+    return json.loads(raw)
+
+
 def test_a_failure_is_delivered_too(beat: MakeBeat, settings: Settings, app: Celery, redis: Redis):
     """Who waits for an answer has to hear that none comes."""
     made = beat("profile: social, deliver: {redis_list: answers}")
@@ -444,9 +451,7 @@ def test_a_failure_is_delivered_too(beat: MakeBeat, settings: Settings, app: Cel
 
     Postman(settings.database_url, redis, app, made.rounds.catalog).deliver_all(made.db)
 
-    raw = redis.lpop("answers")
-    assert isinstance(raw, bytes)
-    outcome = json.loads(raw)
+    outcome = delivered(redis)
     assert (outcome["outcome"], outcome["answer"]) == ("failed", None)
     assert outcome["error"] == {"type": "NoModelError", "text": "no"}
     assert UUID(outcome["task_id"]) == message.id
@@ -465,9 +470,7 @@ def test_an_embedding_whose_vectors_are_gone_is_delivered_as_one(
 
     Postman(settings.database_url, redis, app, made.rounds.catalog).deliver_all(made.db)
 
-    raw = redis.lpop("answers")
-    assert isinstance(raw, bytes)
-    outcome = json.loads(raw)
+    outcome = delivered(redis)
     assert (outcome["outcome"], outcome["answer"]) == ("succeeded", None)
     assert outcome["error"]["type"] == "TextRemovedError"
 
