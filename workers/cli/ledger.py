@@ -75,12 +75,12 @@ def roles() -> None:
     """
     from psycopg.errors import InsufficientPrivilege  # noqa: PLC0415
 
-    from ledger.connect import connect  # noqa: PLC0415
     from ledger.roles import READER, WORKER, make  # noqa: PLC0415
     from workers.errors import NotThereError  # noqa: PLC0415
+    from workers.reading import writing  # noqa: PLC0415
 
     try:
-        with connect(settings().database_url, name="roles") as connection:
+        with writing(settings(), "roles") as connection:
             make(connection)
     except InsufficientPrivilege as refusal:
         raise NotThereError(
