@@ -12,9 +12,7 @@ from config.catalog import Model
 from workers.engines.answer import Answer
 from workers.engines.base import Completion, Request
 from workers.engines.engine_thread import EngineThread
-from workers.engines.errors import (
-    ContextTooLongError,
-)
+from workers.engines.errors import ContextTooLongError
 from workers.engines.llama_check import no_template, prove_model
 from workers.engines.llama_context import LlamaContext
 from workers.engines.llama_grammar import grammar_of

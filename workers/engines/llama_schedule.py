@@ -180,11 +180,12 @@ class Schedule:
         sequence = heappop(self._free_sequences)  # the lowest one, so that those in use are neighbours
         self._free_cells -= cells
         read = cached = 0
-        if prefix is None or self._heads.get(sequence) != prefix.tokens:
+        if prefix is None:
             self._forget(sequence)
-            if prefix is not None:
+        else:
+            if self._heads.get(sequence) != prefix.tokens:
+                self._forget(sequence)
                 self._cache.copy(prefix.sequence, sequence)
-        if prefix is not None:
             prefix.users += 1
             read = len(prefix.tokens)
             # Whoever comes first is the one for whom the prefix was computed.

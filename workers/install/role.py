@@ -34,12 +34,17 @@ def service_of(role: str, catalog: Catalog) -> Service:
     environment = {
         name: value
         for name, value in environment_for_service(given).items()
-        if name not in others
-        and role in (UP, next((READ_BY[p] for p in READ_BY if name.startswith(p)), role))
+        if name not in others and is_read_by(role, name)
     }
     if role == UP:
         return Service(process, "fleet up", environment, stop_s=round(DOWN_LIMIT_S))
     return Service(process, listed()[process], environment, stop_s=round(STOP_LIMIT_S))
+
+
+def is_read_by(role: str, variable: str) -> bool:
+    """Tell whether a variable is this role's; most are everybody's."""
+    readers = [reader for prefix, reader in READ_BY.items() if variable.startswith(prefix)]
+    return role == UP or not readers or role in readers
 
 
 def keys_of(role: str, catalog: Catalog) -> set[str]:
