@@ -71,7 +71,7 @@ FILL = """
           FROM made
     ), tasks AS (
         INSERT INTO tasks (id, state, profile, agent, priority, needs, request, envelope, attempts,
-                           accepted_at, finished_at, error, text_removed_at)
+                           accepted_at, finished_at, error, is_cancelled, text_removed_at)
         SELECT id, CASE WHEN outcome IN ('succeeded', 'cancelled') THEN outcome ELSE 'failed' END,
                profile, agent, 0, jsonb_build_object('prompt_tokens', prompt, 'max_tokens', 1024),
                CASE WHEN has_text
@@ -82,7 +82,7 @@ FILL = """
                     THEN jsonb_build_object('type', 'ProviderError', 'module', 'workers.engines.errors',
                              'args', jsonb_build_array(model, 'it says no for the ' || number || 'th time'),
                              'text', model || ' says no for the ' || number || 'th time') END,
-               CASE WHEN NOT has_text THEN finished_at END
+               outcome = 'cancelled', CASE WHEN NOT has_text THEN finished_at END
           FROM ended
     )
     INSERT INTO attempts (task_id, number, profile, agent, model, tier, queue, epoch, passed_over,

@@ -152,7 +152,7 @@ CANCEL_ATTEMPTS = f"""
 
 CANCEL = """
     UPDATE tasks
-       SET state = 'cancelled', finished_at = clock_timestamp()
+       SET state = 'cancelled', is_cancelled = true, finished_at = clock_timestamp()
      WHERE id = ANY (%(ids)s)
        AND state IN ('held', 'queued', 'running')
     RETURNING id, envelope

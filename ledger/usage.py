@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -114,6 +114,16 @@ PERCENTILES = """
                      ORDER BY finished_at DESC
                      LIMIT %(most)s) AS latest
               JOIN tasks ON tasks.id = latest.task_id) AS answered
+"""
+
+UNANSWERED = """
+    SELECT date_trunc(%(grain)s, finished_at, 'UTC') AS at,
+           CASE WHEN is_cancelled THEN 'cancelled' ELSE 'failed' END AS state,
+           count(*) AS tasks
+      FROM tasks
+     WHERE (error IS NOT NULL OR is_cancelled)
+       AND finished_at >= %(since)s
+     GROUP BY 1, 2
 """
 
 SERVER_VERSION = "SELECT current_setting('server_version')"
@@ -245,6 +255,17 @@ class Percentiles:
     ran_p95_s: float | None
 
 
+@dataclass(frozen=True)
+class Unanswered:
+    """How many tasks ended in one way in an hour, or on a day."""
+
+    at: datetime
+    """Its beginning."""
+    state: str
+    """`failed` or `cancelled`."""
+    tasks: int
+
+
 def open_tasks(db: Connection) -> OpenTasks:
     """Count the tasks that have not ended, by state; quick, however many have.
 
@@ -308,6 +329,12 @@ def percentiles(db: Connection, since: datetime, most: int) -> Percentiles:
     with db.cursor(row_factory=class_row(Percentiles)) as cursor:
         found = cursor.execute(PERCENTILES, {"since": since, "most": most}).fetchone()
     return found or Percentiles(0, None, None, None, None)
+
+
+def unanswered(db: Connection, since: datetime, grain: Literal["hour", "day"]) -> list[Unanswered]:
+    """Count the tasks that ended without an answer since a moment, by hour or day (UTC) and state."""
+    with db.cursor(row_factory=class_row(Unanswered)) as cursor:
+        return cursor.execute(UNANSWERED, {"since": since, "grain": grain}).fetchall()
 
 
 def server_version(db: Connection) -> str:

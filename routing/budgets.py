@@ -7,7 +7,7 @@ window in which it ends; while it is under way, its reservation counts in the wi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_DOWN, Context, Decimal
 from typing import NamedTuple
 
 from config.budgets import Budget
@@ -29,6 +29,9 @@ class Amount(NamedTuple):
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 NOTHING = Amount(Decimal(0), 0, 0)
+
+FOUR_DIGITS = Context(prec=4, rounding=ROUND_DOWN)
+"""Of money that is left, for people; never more than there is."""
 
 
 @dataclass
@@ -97,6 +100,8 @@ class Purse:
     def left(self, now: datetime) -> str:
         """Say what is left."""
         left = max(self.allowed - self.used(now), Decimal(0))
+        if self.budget.usd is not None:
+            left = FOUR_DIGITS.plus(left)
         return f"{self.say(left)} of {self.say(self.allowed)} this {self.budget.window}"
 
     def say(self, counted: Decimal) -> str:

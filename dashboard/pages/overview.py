@@ -1,8 +1,8 @@
 """The overview: what was spent and saved, what runs, and what needs attention."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -17,7 +17,7 @@ from dashboard.quota import quotas
 from dashboard.view import View
 from ledger import leadership, recurring, usage
 from ledger.connect import Connection
-from ledger.spend import By, PricePeriods, Spend, spend
+from ledger.spend import PricePeriods, Spend, spend
 from workers.picture import SHOWN_S
 
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
@@ -43,7 +43,8 @@ RANGES: Mapping[str, Range] = {
 FRESH_S = {"24h": 5.0, "7d": 10.0, "30d": 10.0, "1y": 60.0}
 """How old a chart may be: a year that takes long to add up changes little in a minute."""
 
-OUTCOMES = ("succeeded", "failed", "rejected", "lost", "cancelled")
+ENDS = ("succeeded", "failed", "cancelled")
+"""The last states of a task."""
 
 MOST_TIMED = 2000
 """Answers that percentiles are taken of."""
@@ -82,10 +83,8 @@ def routes(view: View) -> APIRouter:
         primary, recall, fresh_s = primary_prices(view.catalog), view.memory.recall, FRESH_S[over]
         values: dict[str, Any] = {
             "periods": recall(("periods", zone.key), 5.0, lambda db: periods(db, now, zone, primary)),
-            "tokens": recall(("tokens", over), fresh_s, lambda db: chart(db, now, over, "tier", TIERS)),
-            "outcomes": recall(
-                ("outcomes", over), fresh_s, lambda db: chart(db, now, over, "outcome", OUTCOMES)
-            ),
+            "tokens": recall(("tokens", over), fresh_s, lambda db: tokens_by_tier(db, now, over)),
+            "ended": recall(("ended", over), fresh_s, lambda db: tasks_ended(db, now, over)),
             "times": recall("times", 5.0, lambda db: usage.percentiles(db, now - DAY, MOST_TIMED)),
         }
         models = view.models()
@@ -131,18 +130,45 @@ def periods(db: Connection, now: datetime, zone: ZoneInfo, primary: PricePeriods
     ]
 
 
-def chart(db: Connection, now: datetime, over: str, by: By, names: Sequence[str]) -> Chart:
-    """Add up tokens by tier, or attempts by outcome, in columns up to now."""
+def tokens_by_tier(db: Connection, now: datetime, over: str) -> Chart:
+    """Add up the tokens of all attempts up to now."""
+    grain = "hour" if RANGES[over].step == HOUR else "day"
+    rows = spend(db, first_column(now, over), by=(grain, "tier"))
+    return chart(now, over, TIERS, ((*row.key, row.tokens) for row in rows))
+
+
+def tasks_ended(db: Connection, now: datetime, over: str) -> Chart:
+    """Count the tasks that have ended up to now; each one that succeeded has one attempt that did."""
+    grain = "hour" if RANGES[over].step == HOUR else "day"
+    begin = first_column(now, over)
+    answered = spend(db, begin, by=(grain,), only={"outcome": "succeeded"})
+    unanswered = usage.unanswered(db, begin, grain)
+    counts = [(*row.key, "succeeded", row.attempts) for row in answered]
+    return chart(now, over, ENDS, counts + [(row.at, row.state, row.tasks) for row in unanswered])
+
+
+def first_column(now: datetime, over: str) -> datetime:
+    """Tell when the first column of a chart begins, if the last one has this moment."""
     shown = RANGES[over]
-    grain: By = "hour" if shown.step == HOUR else "day"
     last = now.replace(minute=0, second=0, microsecond=0)
-    if grain == "day":
+    if shown.step != HOUR:
         last = last.replace(hour=0) - (shown.step - DAY)
-    begin = last - (shown.columns - 1) * shown.step
+    return last - (shown.columns - 1) * shown.step
+
+
+def chart(now: datetime, over: str, names: Sequence[str], counts: Iterable[tuple[date, str, int]]) -> Chart:
+    """Add up what each column has of each name.
+
+    Args:
+        now: the moment that the last column has.
+        over: the range.
+        names: what is told apart.
+        counts: (hour, or day of UTC; name; how many).
+    """
+    shown, begin = RANGES[over], first_column(now, over)
     sums: Counter[tuple[int, str]] = Counter()
-    for row in spend(db, begin, by=(grain, by)):
-        at, name = row.key
+    for at, name, count in counts:
         moment = at if isinstance(at, datetime) else datetime(at.year, at.month, at.day, tzinfo=UTC)
-        sums[(moment - begin) // shown.step, name] += row.tokens if by == "tier" else row.attempts
+        sums[(moment - begin) // shown.step, name] += count
     columns = range(shown.columns)
     return Chart(names, [(begin + n * shown.step, [sums[n, name] for name in names]) for n in columns])

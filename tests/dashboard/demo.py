@@ -40,11 +40,11 @@ FILL = """
           FROM chance
     ), made AS (
         INSERT INTO tasks (id, state, profile, agent, priority, needs, request, envelope, attempts,
-                           accepted_at, finished_at, error)
+                           accepted_at, finished_at, error, is_cancelled)
         SELECT id, state, profile, agent, 0,
                jsonb_build_object('prompt_tokens', prompt_tokens, 'max_tokens', 1024, 'patience_s', 60),
                %(request)s, '{}', attempts, at, at + (wait_s * attempts + run_s) * interval '1 s',
-               CASE state WHEN 'failed' THEN %(error)s::jsonb END
+               CASE state WHEN 'failed' THEN %(error)s::jsonb END, state = 'cancelled'
           FROM kinds
     )
     INSERT INTO attempts (task_id, number, profile, agent, model, tier, queue, epoch, passed_over,

@@ -127,6 +127,16 @@ def test_what_is_not_known_counts_as_reserved(end: Any, left: str):
     assert scheduler.vitals.left(PAID, NOW)["budget paid-a-day"] == left
 
 
+def test_money_that_is_left_has_the_digits_that_matter():
+    """Ten digits of a budget of two dollars are read by nobody."""
+    scheduler = a_scheduler(a_budget(tier="paid", usd=Decimal(2)))
+    place(scheduler, a_task())
+
+    scheduler.vitals.ended(next(iter(scheduler.vitals.under_way)), an_end(cost_usd=Decimal("0.00205155")))
+
+    assert scheduler.vitals.left(PAID, NOW)["budget paid-a-day"] == "$1.997 of $2 this day"
+
+
 def test_a_new_day_brings_new_money_and_what_runs_counts_in_it():
     """An attempt counts in the window in which it ends."""
     scheduler = a_scheduler(a_budget(tier="paid"))
