@@ -62,15 +62,23 @@ SPENT = """
 """
 
 RENEW = """
+    WITH mine AS (
+        SELECT attempts.task_id, attempts.number, attempts.queued_at
+          FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS asked (task_id, number)
+          JOIN attempts ON attempts.task_id = asked.task_id AND attempts.number = asked.number
+         WHERE attempts.task_id = ANY (%(task_id)s::uuid[])
+           AND attempts.queued_at >= %(since)s
+           AND outcome IS NULL
+           AND claimed_at IS NOT NULL
+           FOR UPDATE OF attempts SKIP LOCKED -- what is just being ended needs no lease
+    )
     UPDATE attempts
        SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
-      FROM unnest(%(task_id)s::uuid[], %(number)s::smallint[]) AS mine (task_id, number)
+      FROM mine
      WHERE attempts.task_id = mine.task_id
        AND attempts.number = mine.number
+       AND attempts.queued_at = mine.queued_at
        AND attempts.task_id = ANY (%(task_id)s::uuid[])
-       AND attempts.queued_at >= %(since)s
-       AND outcome IS NULL
-       AND claimed_at IS NOT NULL
     RETURNING attempts.task_id, attempts.number
 """
 

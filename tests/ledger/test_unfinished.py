@@ -83,6 +83,19 @@ def test_a_lease_that_is_renewed_in_time_is_left_alone(db: Connection, epoch: in
     assert unfinished.lose(db, try_again, epoch=epoch) == ([], [])
 
 
+def test_a_renewal_does_not_wait_for_what_is_being_finished(db: Connection, db_url: str, epoch: int):
+    """Both lock many rows, in orders of their own: they would deadlock, and stop the worker for a second."""
+    ending, going_on = running(db, epoch), running(db, epoch)
+    with connect(db_url, name="worker") as worker, worker.transaction():
+        attempts.finish(worker, [a_finish(ending)])
+        db.execute("SET lock_timeout = '200ms'")
+
+        attempts.renew(db, [(ending, 1), (going_on, 1)], lease_s=LEASE_S)
+
+    assert unfinished.lose(db, try_again, epoch=epoch) == ([], [])
+    assert row_of(db, ending)[:2] == ("succeeded", "succeeded")
+
+
 def test_an_attempt_that_is_being_finished_is_not_waited_for(db: Connection, db_url: str, epoch: int):
     """The sweep must neither block the brain nor overrule the answer that is about to be committed."""
     task_id = running(db, epoch)
