@@ -2,8 +2,10 @@
 
 import fcntl
 import json
+import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -668,17 +670,35 @@ def test_the_ledger_is_asked_who_leads_and_who_works(environment: Environment, d
     assert any("echo (a worker is there)" in each.found for each in findings)
 
 
-def test_a_port_that_somebody_has_is_told_with_the_name(environment: Environment):
-    """Flower would end again and again, and only the log would say so."""
+@pytest.mark.parametrize("program", ["flower", "dashboard"])
+def test_a_port_that_somebody_has_is_told_with_the_name(environment: Environment, program: str):
+    """The program would end again and again, and only the log would say so."""
+    setting = f"FLEET_{program.upper()}_PORT"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        environment(FLEET_FLOWER_PORT=str(port))
-        finding = found(examine(), "host.flower_port")
+        environment(**{setting: str(port)})
+        finding = found(examine(), f"host.{program}_port")
 
     assert finding.level == "warning"
     assert str(port) in finding.found
-    assert "FLEET_FLOWER_PORT" in str(finding.what_to_do)
-    assert host.of_flower(port, Listener(7, "python"), Up(1, {"flower": 7})).level == "ok"
+    assert f"pid {os.getpid()}" in finding.found
+    assert setting in str(finding.what_to_do)
+
+
+def test_a_port_that_its_own_program_has_is_well(environment: Environment):
+    """However it was started: by `fleet up`, systemd or hand."""
+    listen = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)"
+    )
+    command = [sys.executable, "-c", f"{listen}; input()", "flower"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as flower:
+        assert flower.stdout is not None
+        environment(FLEET_FLOWER_PORT=flower.stdout.readline().strip())
+        finding = found(examine(), "host.flower_port")
+        flower.communicate("\n")
+
+    assert finding.level == "ok"
+    assert host.of_port("flower", 5555, Listener(None, None), Up(1, {"flower": 7})).level == "ok"
 
 
 def test_a_socket_whose_path_is_too_long_is_told_of(environment: Environment):
@@ -709,7 +729,7 @@ def test_a_host_that_runs_out_of_something_is_told_of(finding: Finding, level: L
 
 def test_a_package_of_another_version_is_told_with_what_is_asked_for():
     """The dispatcher reads Celery's messages as one version writes them."""
-    facts = HostFacts((), None, None, {}, 4096, "3.11.0", [("celery <5.8,>=5.7", "5.8.1", None)])
+    facts = HostFacts((), None, {}, {}, 4096, "3.11.0", [("celery <5.8,>=5.7", "5.8.1", None)])
 
     [finding] = host.of_packages(facts)
 

@@ -18,7 +18,6 @@ import psutil
 from packaging.requirements import Requirement
 
 from config.settings import Settings
-from workers import flower
 from workers.doctor.finding import Finding, error, note, ok, warning
 from workers.doctor.fleet import Up
 from workers.doctor.look import Silence
@@ -37,6 +36,12 @@ FEW_FILES = 1024
 
 PACKAGE = "aria-fleet"
 
+PROGRAMS: Mapping[str, tuple[str, str]] = {
+    "flower": ("Flower", "FLEET_FLOWER_PORT"),
+    "dashboard": ("the dashboard", "FLEET_DASHBOARD_PORT"),
+}
+"""Which processes listen on a port: what people call them, and the setting."""
+
 
 @dataclass(frozen=True)
 class Disk:
@@ -53,6 +58,8 @@ class Listener:
     pid: int | None
     """None: the system does not tell."""
     name: str | None
+    is_the_program: bool = False
+    """Whether it is the one that should."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,8 @@ class HostFacts:
     disks: Sequence[Disk]
     closed: Path | None
     """What of the home may not be written; None: all may."""
-    flower_listener: Listener | None
-    """None: the port is free."""
+    listeners: Mapping[str, Listener | None]
+    """By program; None: its port is free."""
     sockets: Mapping[str, int]
     """Lengths of the paths in bytes, by variable."""
     files: int
@@ -78,7 +85,10 @@ def look(settings: Settings) -> HostFacts:
     return HostFacts(
         disks=disks(settings),
         closed=closed(settings.home),
-        flower_listener=listener(settings.flower_port),
+        listeners={
+            "flower": listener("flower", settings.flower_address, settings.flower_port),
+            "dashboard": listener("dashboard", settings.dashboard_address, settings.dashboard_port),
+        },
         sockets=sockets(settings),
         files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         python=platform.python_version(),
@@ -121,10 +131,11 @@ def closed(home: Path) -> Path | None:
     return None if os.access(there, os.W_OK | os.X_OK) else there
 
 
-def listener(port: int) -> Listener | None:
-    """Tell who listens on a port of this host; None: nobody."""
+def listener(program: str, address: str, port: int) -> Listener | None:
+    """Tell who listens where a program should; None: nobody."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.create_server((flower.ADDRESS, port)):
+        with socket.create_server((address, port), family=family):
             return None
     except OSError as fault:
         if fault.errno != errno.EADDRINUSE:
@@ -133,7 +144,8 @@ def listener(port: int) -> Listener | None:
         for connection in psutil.net_connections("tcp"):
             is_it = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
             if is_it and connection.pid:
-                return Listener(connection.pid, psutil.Process(connection.pid).name())
+                process = psutil.Process(connection.pid)
+                return Listener(process.pid, process.name(), program in process.cmdline())
     return Listener(None, None)
 
 
@@ -187,7 +199,8 @@ def findings(settings: Settings, seen: HostFacts | Silence, up: Up) -> Iterator[
         yield error(
             "host.home", f"{seen.closed} may not be written", "set FLEET_HOME to a folder of your own"
         )
-    yield of_flower(settings.flower_port, seen.flower_listener, up)
+    for program, port in (("flower", settings.flower_port), ("dashboard", settings.dashboard_port)):
+        yield of_port(program, port, seen.listeners[program], up)
     yield from of_sockets(seen.sockets)
     yield of_files(seen.files)
     yield from of_packages(seen)
@@ -202,19 +215,19 @@ def of_disk(disk: Disk) -> Finding:
     return ok("host.disk", found)
 
 
-def of_flower(port: int, listener: Listener | None, up: Up) -> Finding:
-    check = "host.flower_port"
+def of_port(program: str, port: int, listener: Listener | None, up: Up) -> Finding:
+    check, (name, setting) = f"host.{program}_port", PROGRAMS[program]
     if listener is None:
-        return ok(check, f"Flower's port {port} is free")
-    if listener.pid is None and "flower" in up.processes:
-        return ok(check, f"Flower's port {port} is taken, by Flower it seems (`fleet up` runs it)")
-    if listener.pid is not None and listener.pid == up.processes.get("flower"):
-        return ok(check, f"Flower listens on port {port}")
+        return ok(check, f"port {port} is free for {name}")
+    if listener.is_the_program:
+        return ok(check, f"{name} listens on port {port}")
+    if listener.pid is None and program in up.processes:
+        return ok(check, f"port {port} is taken, by {name} it seems (`fleet up` runs it)")
     who = f"{listener.name} (pid {listener.pid})" if listener.pid else listener.name or "another program"
     return warning(
         check,
-        f"Flower's port {port} cannot be used: {who}",
-        "set FLEET_FLOWER_PORT to another port, or end what listens there",
+        f"{name} cannot use port {port}: {who}",
+        f"set {setting} to another port, or end what listens there",
     )
 
 
