@@ -1,7 +1,8 @@
 """Connections to the ledger."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -57,6 +58,18 @@ def connect(database_url: str, *, name: str, by_key: bool = False) -> Connection
         application_name=f"fleet {name}",
         options=f"{DURABLE} {BY_KEY}" if by_key else DURABLE,
     )
+
+
+@contextmanager
+def one_moment(db: Connection) -> Generator[None]:
+    """Let several statements read the ledger as it is at one moment; they can write nothing.
+
+    In an ordinary transaction each sees what was committed before it: what moves from one table to another in
+    between is in both or, worse, in none.
+    """
+    with db.transaction():
+        db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
 
 
 FLUSH = """

@@ -19,7 +19,7 @@ from redis import Redis
 from config.catalog import Catalog
 from ledger import attempts, tasks, unfinished
 from ledger.attempts import Key
-from ledger.connect import Connection, commit_without_waiting, flush
+from ledger.connect import Connection, commit_without_waiting, flush, one_moment
 from ledger.tasks import EndedTask, HeldTask, Placement, QueuedAttempt
 from routing.budgets import Amount
 from routing.candidates import retired_names
@@ -80,10 +80,11 @@ class Brain:
         """
         commit_without_waiting(self.db)
         now = datetime.now(UTC)
-        self.scheduler = Scheduler(self.catalog, read_vitals(self.db, self.catalog, now))
-        for row in tasks.all_held(self.db):
-            let_wait(self.scheduler, row, now)
-        again = tasks.unclaimed(self.db)
+        with one_moment(self.db):
+            self.scheduler = Scheduler(self.catalog, read_vitals(self.db, self.catalog, now))
+            for row in tasks.all_held(self.db):
+                let_wait(self.scheduler, row, now)
+            again = tasks.unclaimed(self.db)
         self.publish(again)
         for name, model in retired_names(self.catalog, now.date()).items():
             log.warning("retired", model=name, stands_for=model.name if model.name != name else "nothing")

@@ -21,7 +21,7 @@ from ledger.errors import NotLeadingError
 from routing.plan import Wait
 from tests.routing.made import a_task
 from tests.workers.made import fate_of, next_epoch, next_request, send, wait_for_presence
-from workers import intake
+from workers import intake, picture
 from workers.attempt import run_attempt
 from workers.brain import Brain
 from workers.engines.base import Completion, Request
@@ -141,6 +141,32 @@ def test_a_limit_holds_across_a_restart_of_the_dispatcher(
 
     (waiting,) = successor.scheduler.backlog.tasks.values()
     assert redis.llen("echo.toll") == 0
+    decision = successor.scheduler.decide(waiting, datetime.now(UTC))
+    assert isinstance(decision, Wait)
+    assert decision.passed_over[0][1].why == "model scarce allows 3 requests a minute"
+
+
+def test_a_call_that_ends_while_a_new_brain_reads_the_past_counts_for_its_limit(
+    brain: Brain, lane: Lane, app: Celery, redis: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    """It was neither among the calls of the last minute yet, nor among those under way any more."""
+    for _ in range(4):
+        send(app, profile="scarce", patience=600)
+    wait_for_presence(brain)
+    brain.tick([])
+    read_limits = picture.read_limits
+
+    def read_limits_then_end_a_call(*given: Any) -> None:
+        read_limits(*given)
+        run_attempt(next_request(redis, "echo.scarce"))
+
+    monkeypatch.setattr(picture, "read_limits", read_limits_then_end_a_call)
+    successor = replace(brain, epoch=next_epoch(brain))
+
+    successor.rebuild()
+    successor.tick([])
+
+    (waiting,) = successor.scheduler.backlog.tasks.values()
     decision = successor.scheduler.decide(waiting, datetime.now(UTC))
     assert isinstance(decision, Wait)
     assert decision.passed_over[0][1].why == "model scarce allows 3 requests a minute"
