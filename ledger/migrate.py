@@ -10,7 +10,6 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
@@ -44,7 +43,7 @@ def migrate(database_url: str) -> str:
     with connect(database_url, name="migrate") as db:
         pgvector.make_sure(db)
         db.execute(ONE_AT_A_TIME)
-        found, newest = health.schema(db), newest_version()
+        found, newest = health.schema(db), health.newest_schema()
         if found is not None and found > newest:
             return found  # a later version of the fleet has migrated it
         upgrade(database_url)
@@ -68,12 +67,6 @@ def upgrade(database_url: str, to: str = "head") -> None:
             time.sleep(PAUSE_S)
         else:
             return
-
-
-def newest_version() -> str:
-    """Tell the schema version that this version of the fleet speaks."""
-    head = ScriptDirectory.from_config(configuration("")).get_current_head()
-    return head or "none"
 
 
 def current_version(database_url: str) -> str | None:

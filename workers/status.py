@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from config.settings import Settings, usable, without_password
-from ledger import leadership, usage
+from ledger import health, leadership, usage
 from ledger.connect import connect
 from ledger.leadership import Leader
-from ledger.migrate import current_version, newest_version
 from ledger.usage import OpenTasks, WorkerLoad
 from workers import embedded, pidfile
 from workers.app import DISPATCH_QUEUE
@@ -63,11 +62,11 @@ def status(settings: Settings) -> Status:
     except redis.RedisError as error:
         raise silent("Redis", settings.redis_url, error) from error
     try:
-        schema = current_version(settings.database_url)
-        if schema is None:
-            what = f"the database at {without_password(settings.database_url)} has no ledger"
-            raise NotThereError(what, "make it with `fleet db migrate`, or start the fleet: `fleet up`")
         with connect(settings.database_url, name="status") as db:
+            schema, newest = health.schema(db), health.newest_schema()
+            if schema is None:
+                what = f"the database at {without_password(settings.database_url)} has no ledger"
+                raise NotThereError(what, "make it with `fleet db migrate`, or start the fleet: `fleet up`")
             return Status(
                 leader=leadership.current(db),
                 workers=usage.workers(db, SHOWN_S),
@@ -78,9 +77,7 @@ def status(settings: Settings) -> Status:
                 embedded={each.name: each.pid for each in embedded.running(settings.home, settings.sockets)},
                 versions={
                     "fleet": fleet_version(),
-                    "schema": schema
-                    if schema == newest_version()
-                    else f"{schema}, this fleet speaks {newest_version()}",
+                    "schema": schema if schema == newest else f"{schema}, this fleet speaks {newest}",
                     "python": platform.python_version(),
                     "redis": redis_version,
                     "postgres": usage.server_version(db),

@@ -3,12 +3,14 @@
 import shutil
 import subprocess
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SIZE_MB = 2048
 
 PAGE = 4096
+
+TRIES = 100
 
 
 class Disk:
@@ -18,8 +20,13 @@ class Disk:
         self.place = place
 
     def fill(self) -> None:
-        used = shutil.disk_usage(self.place).used
-        self.remount(f"{max(used, PAGE) // PAGE * PAGE + PAGE}")
+        for _ in range(TRIES):  # it is written to meanwhile, and no file system shrinks below what it holds
+            used = shutil.disk_usage(self.place).used
+            with suppress(subprocess.CalledProcessError):
+                self.remount(f"{max(used, PAGE) // PAGE * PAGE + PAGE}")
+                return
+        message = f"{self.place} could not be shrunk in {TRIES} tries"
+        raise TimeoutError(message)
 
     def free(self) -> None:
         self.remount(f"{SIZE_MB}m")

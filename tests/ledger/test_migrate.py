@@ -13,7 +13,7 @@ from ledger import health, pgvector, rollup
 from ledger import migrate as module
 from ledger.connect import connect
 from ledger.errors import LedgerBusyError
-from ledger.migrate import migrate, newest_version, upgrade
+from ledger.migrate import migrate, upgrade
 from tests.conftest import database_named
 
 FIRST = "0001"
@@ -140,7 +140,7 @@ def test_a_ledger_is_migrated_while_a_fleet_of_the_first_version_writes(writer: 
     """From the first schema to the newest: nobody is refused, nobody waits for long, all rows are there."""
     wait_for_reader = read_at_length(first, HELD_S)
 
-    assert migrate(first) == newest_version() > FIRST
+    assert migrate(first) == health.newest_schema() > FIRST
     wait_for_reader()
     writer.wait_for_more(20)
     writer.stopping.set()
@@ -169,7 +169,7 @@ def test_a_migration_that_gets_no_lock_says_what_to_do_and_can_go_on(
         migrate(first)
     wait_for_reader()
 
-    assert migrate(first) == newest_version()
+    assert migrate(first) == health.newest_schema()
 
 
 def test_a_ledger_of_a_later_version_is_left_as_it_is(db_url: str):
