@@ -48,12 +48,19 @@ class WaitsForBoth(ResultConsumer):
         super().__init__(*args, **options)
         self.look_at = time.monotonic() + LOOK_S
         self.turn = 0
+        self.redis_has_lost = False
+        """Whether the last look found what Redis had not: then it may lack the next result, too."""
 
     def on_wait_for_pending(self, result: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own
-        """Look whether a result is in Redis already; most are on their way, and the ledger is far."""
+        """Look whether a result is in Redis already; most are on their way, and the ledger is far.
+
+        Whoever asks for one result after the other, after Redis was emptied, does not wait for each.
+        """
         self.look_at = min(self.look_at, time.monotonic() + FIRST_LOOK_S)
         with self.through_an_outage(), self.backend.redis_alone():
             super().on_wait_for_pending(result, **options)
+        if self.redis_has_lost:
+            self.look()
 
     def consume_from(self, task_id: str) -> None:
         """Subscribe to a result; while Redis is away, once it is back."""
@@ -96,13 +103,16 @@ class WaitsForBoth(ResultConsumer):
     def look(self) -> None:
         """Look in the ledger for the results that are waited for."""
         waited_for = list(dict.fromkeys(task_id for waiting in self._pending_results for task_id in waiting))
+        if not waited_for:
+            return
         start = self.turn if self.turn < len(waited_for) else 0
         self.turn = start + MOST_AT_ONCE
         found = self.backend.metas_from_ledger(waited_for[start : self.turn])
         self.look_at = time.monotonic() + (LOOK_RARELY_S if found is None else LOOK_S)
-        for meta in found or ():
-            if meta["status"] in states.READY_STATES:
-                self.on_state_change(meta, None)
+        ended = [meta for meta in found or () if meta["status"] in states.READY_STATES]
+        self.redis_has_lost = bool(ended)
+        for meta in ended:
+            self.on_state_change(meta, None)
 
 
 class LedgerBackedRedis(RedisBackend):

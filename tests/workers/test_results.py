@@ -70,6 +70,26 @@ def test_a_caller_that_waits_gets_what_redis_lost(
     assert result.state == states.SUCCESS
 
 
+def test_results_that_redis_lost_are_not_waited_for_one_by_one(
+    app: Celery, backend: Counting, db: Connection, redis: Redis
+):
+    """An agent that gets a thousand of them, one after the other, took a second for each."""
+    epoch = leadership.take(db, "test", LEASE_S)
+    assert epoch is not None
+    many = [a_task() for _ in range(20)]
+    tasks.accept(db, many, epoch=epoch)
+    tasks.queue(db, [a_placement(task.id) for task in many], epoch=epoch)
+    attempts.claim(db, [(task.id, 1) for task in many], worker="w", lease_s=LEASE_S)
+    for task in many:
+        finish(db, task.id)
+
+    began = time.monotonic()
+    for task in many:
+        app.AsyncResult(str(task.id), backend=backend).get(timeout=WAIT_S)
+
+    assert time.monotonic() - began < results.FIRST_LOOK_S * 5
+
+
 def test_a_caller_that_waits_long_looks_seldom(app: Celery, backend: Counting, running: UUID):
     """A thousand agents that wait must not keep Postgres busy with it."""
     result = app.AsyncResult(str(running), backend=backend)
