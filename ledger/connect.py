@@ -78,7 +78,7 @@ FLUSH = """
     SELECT pg_logical_emit_message(true, 'fleet', '');
     COMMIT
 """
-"""A commit waits for the disk only if its transaction has written something; a message in the log is little."""
+"""A commit waits for the disk only if its transaction has written something: here a message in the log."""
 
 
 def commit_without_waiting(db: Connection) -> None:
