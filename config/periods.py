@@ -19,3 +19,10 @@ def read_period(text: str) -> timedelta:
         message = f"expected a number and s, m, h or d, such as 15m, got {text!r}"
         raise ValueError(message)
     return timedelta(seconds=int(text[:-1]) * SECONDS[text[-1]])
+
+
+def write_period(period: timedelta) -> str:
+    """Write whole seconds as `read_period` reads them, in the largest unit that fits."""
+    seconds = int(period.total_seconds())
+    unit = max((unit for unit in SECONDS if seconds % SECONDS[unit] == 0), key=lambda unit: SECONDS[unit])
+    return f"{seconds // SECONDS[unit]}{unit}"

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_v
 from pydantic.json_schema import WithJsonSchema
 
 from config.entry import Entry, Name, Named, OwnName, Text, Usd, fault, hint, period, quoted
-from config.periods import PERIOD
+from config.periods import PERIOD, write_period
 
 CRON_FIELDS = 5
 
@@ -181,7 +181,7 @@ class RecurringTask(Entry):
     def rhythm(self) -> str:
         """Say when it is due."""
         if self.every is not None:
-            return f"every {self.every}"
+            return f"every {write_period(self.every)}"
         return f"{self.cron}" if self.timezone == "UTC" else f"{self.cron} ({self.timezone})"
 
     @property

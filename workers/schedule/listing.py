@@ -24,7 +24,7 @@ from workers.calls import AnyCall
 from workers.explain import imagined
 from workers.schedule.run import arguments, check_run
 from workers.waiting import task_of
-from workers.words import moment
+from workers.words import duration, moment
 
 EXPENSIVE_USD = Decimal(1)
 """A month; from here on an entry on a paid model is told of, with what would be free."""
@@ -127,15 +127,16 @@ def show(console: Console, found: list[Line], schedule: Mapping[str, RecurringTa
         "$ 24 h / 30 d",
         "$ a month",
     ):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    now = datetime.now(UTC)
     for line in found:
-        table.add_row(*(Text(cell) for cell in cells(line)))
+        table.add_row(*(Text(cell) for cell in cells(line, now)))
     console.print(table)
     for remark in remarks(found, schedule):
         console.print(f"\n{remark}", highlight=False, markup=False)
 
 
-def cells(line: Line) -> Iterator[str]:
+def cells(line: Line, now: datetime) -> Iterator[str]:
     """Write a line of the table."""
     past = line.past
     yield line.name
@@ -143,8 +144,10 @@ def cells(line: Line) -> Iterator[str]:
     if not line.is_enabled:
         yield "not enabled"
     else:
-        yield "paused" if line.next_at is None else moment(line.next_at)
-    yield "never" if past is None or past.last_at is None else f"{moment(past.last_at)} {how(past)}"
+        yield "paused" if line.next_at is None else f"in {between(now, line.next_at)}"
+    yield (
+        "never" if past is None or past.last_at is None else f"{between(past.last_at, now)} ago, {how(past)}"
+    )
     yield f"{line.model} ({line.tier})"
     yield f"{past.tokens_24h:,} / {past.tokens_30d:,}" if past else "0 / 0"
     yield f"{cents(past.usd_24h)} / {cents(past.usd_30d)}" if past else "0 / 0"
@@ -152,6 +155,10 @@ def cells(line: Line) -> Iterator[str]:
         yield "unknown"
     else:
         yield f"{'' if line.is_measured else 'at most '}{cents(line.usd_a_month)}"
+
+
+def between(begin: datetime, end: datetime) -> str:
+    return duration((end - begin).total_seconds())
 
 
 def how(past: Summary) -> str:
