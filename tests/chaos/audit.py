@@ -195,10 +195,14 @@ class Audit:
         )
 
     def understated(self) -> Iterator[str]:
+        """Look at each call; one of unknown cost, after a bug on a paid model, counts as budgets count it."""
         for call in self.calls:
             attempt = self.attempts.get((call["task"], call["attempt"]))
             true = self.true_cost([call])
-            if attempt is not None and (attempt.cost_usd is None or attempt.cost_usd < true):
+            if attempt is None:
+                continue
+            booked = attempt.reserved_usd if attempt.cost_usd is None else attempt.cost_usd
+            if booked < true or (attempt.cost_usd is None and not attempt.reserved_usd):
                 yield f"{call['task']} {call['attempt']} ({attempt.outcome}): {attempt.cost_usd} < {true}"
 
     def over_limit(self) -> Iterator[str]:
