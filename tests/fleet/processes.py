@@ -25,6 +25,39 @@ ROOT = Path(__file__).parents[2]
 WAIT_S = 90
 
 
+def run_python(
+    environment: Mapping[str, str],
+    *arguments: str,
+    timeout_s: float | None = WAIT_S,
+    given: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in this clone, to its end.
+
+    Args:
+        given: what it reads from its standard input; None: what the tests have there.
+    """
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=ROOT,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def run_fleet(
+    environment: Mapping[str, str],
+    *arguments: str,
+    timeout_s: float | None = WAIT_S,
+    given: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a `fleet` command to its end; the arguments are those of `run_python`."""
+    return run_python(environment, "-m", "workers.cli", *arguments, timeout_s=timeout_s, given=given)
+
+
 class Fleet:
     """Processes that the test starts, stops and kills one by one."""
 
@@ -78,15 +111,7 @@ class Fleet:
         return process
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "workers.cli", *arguments],
-            env=self.environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
+        return run_fleet(self.environment, *arguments)
 
     def send(self, prompt: str, **arguments: Any) -> AsyncResult:
         return self.app.send_task("complete", [prompt], arguments, queue="dispatch")

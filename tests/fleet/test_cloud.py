@@ -1,8 +1,6 @@
 """Cloud workers, as processes, at providers that misbehave: the ledger and their books agree."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from celery import Celery
 from openai.types.chat import ChatCompletion
 
 from config.settings import Settings, read_settings
-from tests.fleet.conftest import ROOT, process, servers, wait_for
+from tests.fleet.conftest import process, servers, wait_for
+from tests.fleet.processes import run_fleet
 from tests.provider import FAULTS, Provider
 from workers.engines.errors import ContentRefusedError
 
@@ -92,12 +91,7 @@ class Cloud:
 
     def fleet(self, *arguments: str) -> str:
         """Give what a `fleet` command prints, on a wide terminal."""
-        environment = {**self.environment, "COLUMNS": "200"}
-        command = [sys.executable, "-m", "workers.cli", *arguments]
-        ran = subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False
-        )
-        return ran.stdout
+        return run_fleet({**self.environment, "COLUMNS": "200"}, *arguments, timeout_s=WAIT_S).stdout
 
     def booked(self, *models: str) -> Sequence[Any]:
         with psycopg.connect(self.settings.database_url) as db:

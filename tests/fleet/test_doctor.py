@@ -4,31 +4,21 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from config.settings import Settings
+from tests.fleet.processes import ROOT, run_fleet
 from workers.doctor.look import LIMIT_S
-
-ROOT = Path(__file__).parents[2]
 
 START_S = 20
 """What a slow machine may need to start Python and import what the command needs."""
 
 
 def doctor(environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "workers.cli", "doctor", *options],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_fleet(environment, "doctor", *options, timeout_s=60)
 
 
 def by_check(ran: subprocess.CompletedProcess[str]) -> dict[str, Any]:

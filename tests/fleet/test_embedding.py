@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
@@ -17,8 +16,8 @@ from openai.types import CreateEmbeddingResponse
 
 from config.settings import Settings
 from tests.embedding_model import CONTEXT_TOKENS, DIMENSIONS, make_embedding_model
-from tests.fleet.conftest import ECHO_CATALOG, ROOT
-from tests.fleet.processes import Fleet
+from tests.fleet.conftest import ECHO_CATALOG
+from tests.fleet.processes import Fleet, run_fleet
 from workers import complete, embed, similar
 from workers.errors import InvalidCallError
 
@@ -28,16 +27,7 @@ POSTS = ["the cat sits outside", "pasta and pizza", "a dog plays the piano"]
 
 
 def shell(environment: dict[str, str], *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "workers.cli", *arguments],
-        env=environment,
-        cwd=ROOT,
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S * 2,
-        check=False,
-    )
+    return run_fleet(environment, *arguments, timeout_s=WAIT_S * 2, given=given)
 
 
 @pytest.mark.usefixtures("app")

@@ -2,32 +2,22 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from celery.exceptions import TaskRevokedError
 
 from config.settings import Settings
 from tests.fleet.conftest import wait_for
+from tests.fleet.processes import run_fleet
 from workers import complete
 
 pytestmark = pytest.mark.usefixtures("app")
 
-ROOT = Path(__file__).parents[2]
 WAIT_S = 20
 
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "workers.cli", *arguments],
-        env={**environment, "COLUMNS": "200"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    return run_fleet({**environment, "COLUMNS": "200"}, *arguments, timeout_s=WAIT_S)
 
 
 def test_a_task_that_waits_for_ever_is_explained_and_cancelled(environment: dict[str, str], fleet: Settings):

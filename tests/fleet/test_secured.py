@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from ledger import roles
 from ledger.migrate import migrate
 from tests.docs.pages import ROOT, blocks
 from tests.fleet.conftest import process, wait_for
+from tests.fleet.processes import run_fleet, run_python
 from tests.tls import certificate, terminator
 from workers import embedded
 from workers.embedded.redis import Redis as EmbeddedRedis
@@ -157,21 +157,6 @@ def wait_until_there(client: Redis) -> None:
             return
 
 
-def run(
-    environment: dict[str, str], *arguments: str, timeout_s: float = 60
-) -> subprocess.CompletedProcess[str]:
-    """Run Python as somebody who has these addresses."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-
-
 def refused(admin: Redis) -> list[tuple[str, str, str]]:
     """List what users were refused: (user, why, what)."""
     return [(str(each["username"]), str(each["reason"]), str(each["object"])) for each in admin.acl_log()]
@@ -181,7 +166,7 @@ def test_everything_of_a_caller_goes_through(secured: Secured):
     """Chains, groups, chords, streams, priorities, cancelling: with TLS and these rights."""
     secured.admin.acl_log_reset()
 
-    called = run(secured.caller, "-c", CALLS, timeout_s=100)
+    called = run_python(secured.caller, "-c", CALLS, timeout_s=100)
 
     assert refused(secured.admin) == []
     assert called.returncode == 0, called.stderr
@@ -256,7 +241,7 @@ def test_a_script_of_a_worker_may_do_no_more_than_the_worker(secured: Secured):
 
 def test_the_doctor_of_a_workers_host_says_that_all_is_well(secured: Secured):
     """It asks what a worker may not ask, too, and must take the refusal for what it is."""
-    ran = run(secured.worker, "-m", "workers.cli", "doctor", "--json")
+    ran = run_fleet(secured.worker, "doctor", "--json", timeout_s=60)
 
     found = {each["check"]: each for each in json.loads(ran.stdout)["findings"]}
     assert "what a worker does, and no more" in found["postgres.role"]["found"]
@@ -271,9 +256,8 @@ def test_flower_sees_the_worker(secured: Secured):
     """It asks workers by Celery's control messages, and hears their events."""
     secured.admin.acl_log_reset()
 
-    asked = run(
-        secured.hub, "-c", "from workers.app import app; print(app.control.inspect(timeout=5).ping())"
-    )
+    inspect = "from workers.app import app; print(app.control.inspect(timeout=5).ping())"
+    asked = run_python(secured.hub, "-c", inspect, timeout_s=60)
 
     assert asked.returncode == 0, asked.stderr
     assert "pong" in asked.stdout

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("mlx_lm", reason="the extra `mlx` is not installed")
 
-from tests.fleet.processes import ROOT
+from tests.fleet.processes import ROOT, run_fleet
 from tests.mlx_models import tiny
 
 MODELS = """
@@ -30,14 +30,7 @@ def selftest(home: Path, *arguments: str, on_cpu: str = "1") -> subprocess.Compl
     (home / "profiles.yaml").write_text(PROFILES)
     (home / "schedule.yaml").write_text("schedule: {}\n")
     ours = {"FLEET_CONFIG": str(home), "FLEET_MLX_ON_CPU": on_cpu, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "workers.cli", "selftest", "mlx", *arguments],
-        env={**os.environ, **ours},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_fleet({**os.environ, **ours}, "selftest", "mlx", *arguments, timeout_s=None)
 
 
 def test_a_report_says_what_held(tmp_path: Path):

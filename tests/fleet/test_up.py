@@ -20,9 +20,9 @@ import psutil
 import pytest
 
 from config.settings import Settings, read_settings
+from tests.fleet.processes import ROOT, run_fleet
 from workers import embedded
 
-ROOT = Path(__file__).parents[2]
 UP_LIMIT_S = 60
 DOWN_LIMIT_S = 40
 SLOW_S = 5
@@ -60,15 +60,7 @@ def a_home(folder: Path) -> Generator[dict[str, str]]:
 
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "workers.cli", *arguments],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=DOWN_LIMIT_S,
-        check=False,
-    )
+    return run_fleet(environment, *arguments, timeout_s=DOWN_LIMIT_S)
 
 
 class Up:
