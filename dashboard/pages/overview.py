@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request
@@ -31,6 +31,18 @@ class Range(NamedTuple):
     step: timedelta
     each: str
     """What a column stands for."""
+
+    @property
+    def grain(self) -> Literal["hour", "day"]:
+        """Name what the sums are kept by that a column is made of."""
+        return "hour" if self.step == HOUR else "day"
+
+    def begin(self, now: datetime) -> datetime:
+        """Tell when the first column begins, if the last one has this moment."""
+        last = now.replace(minute=0, second=0, microsecond=0)
+        if self.grain == "day":
+            last = last.replace(hour=0) - (self.step - DAY)
+        return last - (self.columns - 1) * self.step
 
 
 RANGES: Mapping[str, Range] = {
@@ -79,12 +91,13 @@ def routes(view: View) -> APIRouter:
     @router.get("/")
     def overview(request: Request, over: str = "24h") -> HTMLResponse:
         over = over if over in RANGES else "24h"
+        shown = RANGES[over]
         now, zone = datetime.now(UTC), zone_of(request.cookies.get("zone"))
         primary, recall, fresh_s = primary_prices(view.catalog), view.memory.recall, FRESH_S[over]
         values: dict[str, Any] = {
             "periods": recall(("periods", zone.key), 5.0, lambda db: periods(db, now, zone, primary)),
-            "tokens": recall(("tokens", over), fresh_s, lambda db: tokens_by_tier(db, now, over)),
-            "ended": recall(("ended", over), fresh_s, lambda db: tasks_ended(db, now, over)),
+            "tokens": recall(("tokens", over), fresh_s, lambda db: tokens_by_tier(db, now, shown)),
+            "ended": recall(("ended", over), fresh_s, lambda db: tasks_ended(db, now, shown)),
             "times": recall("times", 5.0, lambda db: usage.percentiles(db, now - DAY, MOST_TIMED)),
         }
         models = view.models()
@@ -98,7 +111,7 @@ def routes(view: View) -> APIRouter:
             **values,
             over=over,
             ranges=RANGES,
-            shown=RANGES[over],
+            shown=shown,
             zone=zone.key,
             primary=view.catalog.routing.primary,
             tasks=tasks,
@@ -130,42 +143,33 @@ def periods(db: Connection, now: datetime, zone: ZoneInfo, primary: PricePeriods
     ]
 
 
-def tokens_by_tier(db: Connection, now: datetime, over: str) -> Chart:
+def tokens_by_tier(db: Connection, now: datetime, shown: Range) -> Chart:
     """Add up the tokens of all attempts up to now."""
-    grain = "hour" if RANGES[over].step == HOUR else "day"
-    rows = spend(db, first_column(now, over), by=(grain, "tier"))
-    return chart(now, over, TIERS, ((*row.key, row.tokens) for row in rows))
+    rows = spend(db, shown.begin(now), by=(shown.grain, "tier"))
+    return chart(now, shown, TIERS, ((*row.key, row.tokens) for row in rows))
 
 
-def tasks_ended(db: Connection, now: datetime, over: str) -> Chart:
+def tasks_ended(db: Connection, now: datetime, shown: Range) -> Chart:
     """Count the tasks that have ended up to now; each one that succeeded has one attempt that did."""
-    grain = "hour" if RANGES[over].step == HOUR else "day"
-    begin = first_column(now, over)
-    answered = spend(db, begin, by=(grain,), only={"outcome": "succeeded"})
-    unanswered = usage.unanswered(db, begin, grain)
+    begin = shown.begin(now)
+    answered = spend(db, begin, by=(shown.grain,), only={"outcome": "succeeded"})
+    unanswered = usage.unanswered(db, begin, shown.grain)
     counts = [(*row.key, "succeeded", row.attempts) for row in answered]
-    return chart(now, over, ENDS, counts + [(row.at, row.state, row.tasks) for row in unanswered])
+    return chart(now, shown, ENDS, counts + [(row.at, row.state, row.tasks) for row in unanswered])
 
 
-def first_column(now: datetime, over: str) -> datetime:
-    """Tell when the first column of a chart begins, if the last one has this moment."""
-    shown = RANGES[over]
-    last = now.replace(minute=0, second=0, microsecond=0)
-    if shown.step != HOUR:
-        last = last.replace(hour=0) - (shown.step - DAY)
-    return last - (shown.columns - 1) * shown.step
-
-
-def chart(now: datetime, over: str, names: Sequence[str], counts: Iterable[tuple[date, str, int]]) -> Chart:
+def chart(
+    now: datetime, shown: Range, names: Sequence[str], counts: Iterable[tuple[date, str, int]]
+) -> Chart:
     """Add up what each column has of each name.
 
     Args:
         now: the moment that the last column has.
-        over: the range.
+        shown: the range.
         names: what is told apart.
         counts: (hour, or day of UTC; name; how many).
     """
-    shown, begin = RANGES[over], first_column(now, over)
+    begin = shown.begin(now)
     sums: Counter[tuple[int, str]] = Counter()
     for at, name, count in counts:
         moment = at if isinstance(at, datetime) else datetime(at.year, at.month, at.day, tzinfo=UTC)

@@ -47,8 +47,8 @@ def test_the_columns_of_a_chart_add_up_to_the_ledger(month: Connection, over: st
     """A column at the edge that is left out, or counted twice, is a day that nobody can explain."""
     now = datetime.now(UTC)
 
-    tokens = tokens_by_tier(month, now, over)
-    ended = tasks_ended(month, now, over)
+    tokens = tokens_by_tier(month, now, RANGES[over])
+    ended = tasks_ended(month, now, RANGES[over])
 
     since = tokens.rows[0][0]
     assert len(tokens.rows) == RANGES[over].columns
