@@ -36,11 +36,8 @@ FEW_FILES = 1024
 
 PACKAGE = "aria-fleet"
 
-PROGRAMS: Mapping[str, tuple[str, str]] = {
-    "flower": ("Flower", "FLEET_FLOWER_PORT"),
-    "dashboard": ("the dashboard", "FLEET_DASHBOARD_PORT"),
-}
-"""Which processes listen on a port: what people call them, and the setting."""
+PROGRAMS: Mapping[str, str] = {"flower": "Flower", "dashboard": "the dashboard"}
+"""The processes that listen on a port of their own, and what people call them."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,7 @@ def look(settings: Settings) -> HostFacts:
     return HostFacts(
         disks=disks(settings),
         closed=closed(settings.home),
-        listeners={
-            "flower": listener("flower", settings.flower_address, settings.flower_port),
-            "dashboard": listener("dashboard", settings.dashboard_address, settings.dashboard_port),
-        },
+        listeners={program: listener(program, *address_of(settings, program)) for program in PROGRAMS},
         sockets=sockets(settings),
         files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         python=platform.python_version(),
@@ -129,6 +123,13 @@ def reachable(path: Path) -> bool:
 def closed(home: Path) -> Path | None:
     there = existing(home)
     return None if os.access(there, os.W_OK | os.X_OK) else there
+
+
+def address_of(settings: Settings, program: str) -> tuple[str, int]:
+    """Tell on which address and port a program listens."""
+    if program == "flower":
+        return settings.flower_address, settings.flower_port
+    return settings.dashboard_address, settings.dashboard_port
 
 
 def listener(program: str, address: str, port: int) -> Listener | None:
@@ -199,8 +200,8 @@ def findings(settings: Settings, seen: HostFacts | Silence, up: Up) -> Iterator[
         yield error(
             "host.home", f"{seen.closed} may not be written", "set FLEET_HOME to a folder of your own"
         )
-    for program, port in (("flower", settings.flower_port), ("dashboard", settings.dashboard_port)):
-        yield of_port(program, port, seen.listeners[program], up)
+    for program, found in seen.listeners.items():
+        yield of_port(program, address_of(settings, program)[1], found, up)
     yield from of_sockets(seen.sockets)
     yield of_files(seen.files)
     yield from of_packages(seen)
@@ -216,7 +217,7 @@ def of_disk(disk: Disk) -> Finding:
 
 
 def of_port(program: str, port: int, listener: Listener | None, up: Up) -> Finding:
-    check, (name, setting) = f"host.{program}_port", PROGRAMS[program]
+    check, name = f"host.{program}_port", PROGRAMS[program]
     if listener is None:
         return ok(check, f"port {port} is free for {name}")
     if listener.is_the_program:
@@ -227,7 +228,7 @@ def of_port(program: str, port: int, listener: Listener | None, up: Up) -> Findi
     return warning(
         check,
         f"{name} cannot use port {port}: {who}",
-        f"set {setting} to another port, or end what listens there",
+        f"set FLEET_{program.upper()}_PORT to another port, or end what listens there",
     )
 
 
