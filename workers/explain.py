@@ -13,7 +13,7 @@ from rich.text import Text
 
 from config.catalog import Catalog
 from ledger import leadership
-from ledger.connect import Connection
+from ledger.connect import Connection, one_moment
 from ledger.usage import AttemptInFull, TaskInFull
 from workers.call import check_call
 from workers.forecast import Forecast, Prospect, forecast, imagined
@@ -41,7 +41,7 @@ def expect(db: Connection, catalog: Catalog, prompt: str | None, **asked: Any) -
     """
     call = check_call(catalog, prompt, **asked)
     now = datetime.now(UTC)
-    with db.transaction():
+    with one_moment(db):
         vitals = read_vitals(db, catalog, now)
         is_led = leadership.current(db).is_alive
     return forecast(imagined(call, now), catalog, vitals, now, is_led=is_led)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from config.catalog import Catalog
 from ledger import leadership, tasks, usage
-from ledger.connect import Connection
+from ledger.connect import Connection, one_moment
 from ledger.usage import AttemptInFull, TaskInFull
 from routing.vitals import Vitals
 from workers.errors import UnknownTaskError
@@ -77,7 +77,7 @@ def life(db: Connection, catalog: Catalog, asked: str) -> Life:
     Raises:
         UnknownTaskError: no task, or more than one, is meant.
     """
-    with db.transaction():
+    with one_moment(db):
         task_id = find_task(db, asked)
         now = datetime.now(UTC)
         task = usage.task(db, task_id)

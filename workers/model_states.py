@@ -13,7 +13,7 @@ from rich.text import Text
 from config.catalog import Catalog
 from config.models import TIERS, Model
 from ledger import usage
-from ledger.connect import Connection
+from ledger.connect import Connection, one_moment
 from ledger.tasks import HeldTask
 from ledger.usage import ModelRecord
 from routing.plan import objection_to
@@ -80,7 +80,7 @@ class ModelState:
 def model_states(db: Connection, catalog: Catalog) -> list[ModelState]:
     """Look at all models, the cheapest tier first, else in the catalog's order."""
     now = datetime.now(UTC)
-    with db.transaction():
+    with one_moment(db):
         vitals = read_vitals(db, catalog, now)
         records = {record.model: record for record in usage.models(db, now - LATELY)}
     models = sorted(catalog.models.values(), key=lambda model: TIERS.index(model.tier))

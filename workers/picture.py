@@ -39,7 +39,7 @@ def read_vitals(db: Connection, catalog: Catalog, now: datetime) -> Vitals:
     """Fold what the ledger says: workers, attempts under way, limits, budgets, health and paces.
 
     Args:
-        db: shows one moment (`one_moment`, `reading`), or a call that ends meanwhile may count for nothing.
+        db: in `one_moment`, or a call that ends meanwhile may count for nothing.
         now: aware, UTC.
     """
     slots = read_slots(db)

@@ -4,7 +4,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg import IsolationLevel
 from psycopg.errors import UndefinedColumn, UndefinedTable
 
 from config.settings import Settings, without_password
@@ -14,13 +13,12 @@ from workers.errors import NotThereError
 
 @contextmanager
 def reading(settings: Settings, name: str) -> Generator[Connection]:
-    """Open the ledger to read; inside `db.transaction()` all that is read is of one moment.
+    """Open the ledger to read; nothing can be written.
 
     Raises:
         NotThereError: it does not answer, or is not there in the form that this version knows.
     """
     with writing(settings, name) as db:
-        db.isolation_level = IsolationLevel.REPEATABLE_READ
         db.read_only = True
         yield db
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from config.catalog import Catalog
 from config.models import TIERS
 from ledger import fold
-from ledger.connect import Connection
+from ledger.connect import Connection, one_moment
 from ledger.replay import RecordedCall, RecordedTask, recorded_calls, recorded_tasks
 from routing.pace import seen_pace
 from routing.simulation.policies import (
@@ -97,7 +97,7 @@ def recorded(db: Connection, since: datetime) -> Workload:
     Raises:
         NothingToReplayError: there were none.
     """
-    with db.transaction():
+    with one_moment(db):
         tasks, calls = recorded_tasks(db, since), recorded_calls(db, since)
         paces = fold.paces(db, since, MOST_REMEMBERED)
     if not tasks:
