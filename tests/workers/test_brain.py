@@ -125,6 +125,14 @@ def test_a_new_brain_takes_up_where_the_old_one_was_killed(
     assert run_attempt(next_request(redis, "echo.echo"))["id"] == f"chatcmpl-{queued}"
 
 
+def why_the_last_one_waits(brain: Brain) -> str:
+    """Say what keeps the only task that waits from its first candidate."""
+    (waiting,) = brain.scheduler.backlog.tasks.values()
+    decision = brain.scheduler.decide(waiting, datetime.now(UTC))
+    assert isinstance(decision, Wait)
+    return decision.passed_over[0][1].why
+
+
 def test_a_limit_holds_across_a_restart_of_the_dispatcher(
     brain: Brain, lane: Lane, app: Celery, redis: Redis, db: Connection
 ):
@@ -139,11 +147,8 @@ def test_a_limit_holds_across_a_restart_of_the_dispatcher(
     successor.rebuild()
     successor.tick([])
 
-    (waiting,) = successor.scheduler.backlog.tasks.values()
     assert redis.llen("echo.toll") == 0
-    decision = successor.scheduler.decide(waiting, datetime.now(UTC))
-    assert isinstance(decision, Wait)
-    assert decision.passed_over[0][1].why == "model scarce allows 3 requests a minute"
+    assert why_the_last_one_waits(successor) == "model scarce allows 3 requests a minute"
 
 
 def test_a_call_that_ends_while_a_new_brain_reads_the_past_counts_for_its_limit(
@@ -166,10 +171,7 @@ def test_a_call_that_ends_while_a_new_brain_reads_the_past_counts_for_its_limit(
     successor.rebuild()
     successor.tick([])
 
-    (waiting,) = successor.scheduler.backlog.tasks.values()
-    decision = successor.scheduler.decide(waiting, datetime.now(UTC))
-    assert isinstance(decision, Wait)
-    assert decision.passed_over[0][1].why == "model scarce allows 3 requests a minute"
+    assert why_the_last_one_waits(successor) == "model scarce allows 3 requests a minute"
 
 
 def test_a_brain_that_was_paused_writes_nothing(

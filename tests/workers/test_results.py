@@ -40,13 +40,18 @@ def backend(app: Celery, settings: Settings, in_the_environment: None) -> Counti
 @pytest.fixture
 def running(db: Connection, redis: Redis) -> UUID:
     """Bring a task to where a worker runs it."""
+    return run_many(db, 1)[0]
+
+
+def run_many(db: Connection, count: int) -> list[UUID]:
+    """Bring tasks to where a worker runs them."""
     epoch = leadership.take(db, "test", LEASE_S)
     assert epoch is not None
-    task = a_task()
-    tasks.accept(db, [task], epoch=epoch)
-    tasks.queue(db, [a_placement(task.id)], epoch=epoch)
-    attempts.claim(db, [(task.id, 1)], worker="w", lease_s=LEASE_S)
-    return task.id
+    many = [a_task() for _ in range(count)]
+    tasks.accept(db, many, epoch=epoch)
+    tasks.queue(db, [a_placement(task.id) for task in many], epoch=epoch)
+    attempts.claim(db, [(task.id, 1) for task in many], worker="w", lease_s=LEASE_S)
+    return [task.id for task in many]
 
 
 def finish(db: Connection, task_id: UUID) -> None:
@@ -74,18 +79,13 @@ def test_results_that_redis_lost_are_not_waited_for_one_by_one(
     app: Celery, backend: Counting, db: Connection, redis: Redis
 ):
     """An agent that gets a thousand of them, one after the other, took a second for each."""
-    epoch = leadership.take(db, "test", LEASE_S)
-    assert epoch is not None
-    many = [a_task() for _ in range(20)]
-    tasks.accept(db, many, epoch=epoch)
-    tasks.queue(db, [a_placement(task.id) for task in many], epoch=epoch)
-    attempts.claim(db, [(task.id, 1) for task in many], worker="w", lease_s=LEASE_S)
-    for task in many:
-        finish(db, task.id)
+    many = run_many(db, 20)
+    for task_id in many:
+        finish(db, task_id)
 
     began = time.monotonic()
-    for task in many:
-        app.AsyncResult(str(task.id), backend=backend).get(timeout=WAIT_S)
+    for task_id in many:
+        app.AsyncResult(str(task_id), backend=backend).get(timeout=WAIT_S)
 
     assert time.monotonic() - began < results.FIRST_LOOK_S * 5
 
