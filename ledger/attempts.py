@@ -384,5 +384,8 @@ def called_off(db: Connection, keys: Iterable[Key]) -> list[Key]:
     return [key for key, is_so in seen.items() if is_so]
 
 
-def columns_of(keys: Sequence[Key]) -> dict[str, list[Any]]:
-    return {"task_id": [task_id for task_id, _ in keys], "number": [number for _, number in keys]}
+def columns_of(keys: Sequence[Key]) -> dict[str, str]:
+    """Write the keys as two arrays, in Postgres's form: for lists psycopg takes several times as long."""
+    task_ids = ",".join(str(task_id) for task_id, _ in keys)
+    numbers = ",".join(str(number) for _, number in keys)
+    return {"task_id": f"{{{task_ids}}}", "number": f"{{{numbers}}}"}

@@ -27,7 +27,8 @@ ROWS_AT_ONCE = 1_000
 """Rows of a long answer that are in memory at once, where it is streamed."""
 
 DURABLE = "-c synchronous_commit=on"
-"""Whatever the server's default is: a claim that returned must survive a crash."""
+"""Whatever the server's default is: a commit that returned must survive a crash. Then a task leaves Redis, a
+model is called, a caller is told."""
 
 BY_KEY = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_mergejoin=off -c jit=off"
 """The same few statements run all day and find their rows by key. They are planned once, when the tables
@@ -70,28 +71,6 @@ def one_moment(db: Connection) -> Generator[None]:
     with db.transaction():
         db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield
-
-
-FLUSH = """
-    BEGIN;
-    SET LOCAL synchronous_commit = on;
-    SELECT pg_logical_emit_message(true, 'fleet', '');
-    COMMIT
-"""
-"""A commit waits for the disk only if its transaction has written something: here a message in the log."""
-
-
-def commit_without_waiting(db: Connection) -> None:
-    """Let this connection's commits return before they are on disk; `flush` waits for all of them.
-
-    Write-ahead log is written in order: once a later commit of anybody is on disk, these are too.
-    """
-    db.execute("SET synchronous_commit = off")
-
-
-def flush(db: Connection) -> None:
-    """Wait until all that was committed so far is on disk."""
-    db.execute(FLUSH)
 
 
 def jsonb(value: object) -> Any:  # noqa: ANN401 - psycopg's adapter type is generic over what it dumps

@@ -10,6 +10,9 @@ from ledger.attempts import CHANNEL
 from ledger.connect import Connection, jsonb
 
 SEEN = """
+    WITH before AS (
+        SELECT seen_at FROM workers WHERE name = %(name)s
+    )
     INSERT INTO workers (name, host, pid, slots, models, memory_bytes)
     VALUES (%(name)s, %(host)s, %(pid)s, %(slots)s, %(models)s, %(memory_bytes)s)
         ON CONFLICT (name) DO UPDATE
@@ -21,6 +24,7 @@ SEEN = """
            seen_at = clock_timestamp(),
            started_at = CASE WHEN workers.pid = excluded.pid THEN workers.started_at
                              ELSE clock_timestamp() END
+    RETURNING (SELECT extract(epoch FROM clock_timestamp() - seen_at)::float8 FROM before)
 """
 
 LEFT = "DELETE FROM workers WHERE name = %(name)s"
@@ -60,10 +64,15 @@ def seen(
     slots: Mapping[str, int],
     models: Mapping[str, str] | None = None,
     memory_bytes: int | None = None,
-) -> None:
-    """Record that a worker is there, and what it says of itself and of its host."""
+) -> float | None:
+    """Record that a worker is there, and what it says of itself and of its host.
+
+    Returns:
+        For how many seconds it had not been seen; None: it has just come.
+    """
     row = {"name": name, "host": host, "pid": pid, "slots": jsonb(slots), "models": jsonb(models or {})}
-    db.execute(SEEN, {**row, "memory_bytes": memory_bytes})
+    (silent_s,) = db.execute(SEEN, {**row, "memory_bytes": memory_bytes}).fetchone() or (None,)
+    return silent_s
 
 
 def left(db: Connection, name: str) -> None:

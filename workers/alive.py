@@ -13,6 +13,7 @@ import structlog
 from ledger import attempts, workers
 from ledger.attempts import Key
 from ledger.connect import Connection
+from workers.picture import STALE_S
 from workers.reconnecting import LONGEST_PAUSE_S, Reconnecting
 
 LEASE_S = 30.0
@@ -87,8 +88,9 @@ class Alive:
     def show(self, db: Connection) -> None:
         """Write or remove the worker's row, and tell the brain when that changes something."""
         is_leaving = self.leaving.is_set()
+        silent_s: float | None = 0.0
         if not is_leaving:
-            workers.seen(
+            silent_s = workers.seen(
                 db,
                 name=self.worker,
                 host=socket.gethostname(),
@@ -99,7 +101,8 @@ class Alive:
             )
         elif self.is_shown:
             workers.left(db, self.worker)
-        if self.is_shown == is_leaving:
+        is_back = silent_s is None or silent_s > STALE_S  # this host was asleep, say
+        if is_back or self.is_shown == is_leaving:
             self.is_shown = not is_leaving
             workers.notify(db)
         if is_leaving:

@@ -19,7 +19,7 @@ from redis import Redis
 from config.catalog import Catalog
 from ledger import attempts, tasks, unfinished
 from ledger.attempts import Key
-from ledger.connect import Connection, commit_without_waiting, flush, one_moment
+from ledger.connect import Connection, one_moment
 from ledger.tasks import EndedTask, HeldTask, Placement, QueuedAttempt
 from routing.budgets import Amount
 from routing.candidates import retired_names
@@ -32,13 +32,14 @@ from routing.vitals import Vitals
 from workers.callers import tell_cancelled, tell_failed
 from workers.errors import WorkerStoppedError
 from workers.failure import stored
-from workers.inbox import Inbox
+from workers.inbox import Batch, Inbox, removal
 from workers.intake import Arrived, Intake, first_attempt, held_form
 from workers.messages import lane_message
 from workers.picture import ended_form, read_accounts, read_away, read_slots, read_vitals
 from workers.sweep import Sweep
 from workers.tracing import span
 from workers.waiting import let_wait
+from workers.wire import Command, Wire
 
 POLL_S = 1.0
 """How often the ledger is read without a hint: notifications are hints, the ledger is the truth."""
@@ -70,6 +71,7 @@ class Brain:
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler(self.catalog)
+        self.wire = Wire(self.redis)
         self.sweep = Sweep(self.db, self.epoch)
         self.intake = Intake(self.db, self.inbox, self.catalog, self.epoch)
 
@@ -78,7 +80,6 @@ class Brain:
 
         A message that was not lost is then there twice; the claim drops the second one.
         """
-        commit_without_waiting(self.db)
         now = datetime.now(UTC)
         with one_moment(self.db):
             self.scheduler = Scheduler(self.catalog, read_vitals(self.db, self.catalog, now))
@@ -99,9 +100,14 @@ class Brain:
     def vitals(self) -> Vitals:
         return self.scheduler.vitals
 
-    def tick(self, hints: Iterable[str]) -> None:
-        """Do all that there is to do now."""
-        arrived = self.new_to_me(self.intake.read())
+    def tick(self, hints: Iterable[str], batches: Sequence[Batch] | None = None) -> None:
+        """Do all that there is to do now.
+
+        Args:
+            hints: notifications that came.
+            batches: messages that arrived; None: nobody has looked.
+        """
+        arrived = self.new_to_me(self.intake.read(self.inbox.read() if batches is None else batches))
         self.learn(hints)
         self.take_back()
         now = datetime.now(UTC)
@@ -112,7 +118,8 @@ class Brain:
         )
         self.dispatch(arrived)
         self.expire()
-        self.settle(arrived)
+        for task in arrived.unusable:
+            tell_failed(self.app, EndedTask(task.id, task.envelope), task.error or {})
 
     def new_to_me(self, arrived: Arrived) -> Arrived:
         """Leave out the tasks that this brain has already: a message may come twice."""
@@ -125,20 +132,6 @@ class Brain:
         now = datetime.now(UTC)
         for row in rows:
             let_wait(self.scheduler, row, now)
-
-    def settle(self, arrived: Arrived) -> None:
-        """Make sure that what was accepted is on disk; only then it leaves Redis.
-
-        The dispatch does not wait for this: whoever claims an attempt waits for the disk himself, and so
-        for all that was committed before.
-        """
-        if not arrived.batches:
-            return
-        flush(self.db)
-        for batch in arrived.batches:
-            self.inbox.trim(batch)
-        for task in arrived.unusable:
-            tell_failed(self.app, EndedTask(task.id, task.envelope), task.error or {})
 
     def learn(self, hints: Iterable[str]) -> None:
         """Take note of attempts that ended and of workers that came or went."""
@@ -196,7 +189,6 @@ class Brain:
         for row in attempts.finished(self.db, [(each.task_id, each.number) for each in lost]):
             self.vitals.ended((row.task_id, row.number), ended_form(row))
         self.hold(tasks.held(self.db, [each.task_id for each in lost]))
-        flush(self.db)
         for task, error in failed:
             tell_failed(self.app, task, error)
             log.warning("refused", task=str(task.id), error=error["type"])
@@ -243,8 +235,8 @@ class Brain:
                     break
             queued = self.write(arrived, placed)
             queued += self.queue([each for each in placed.values() if each.task_id not in arrived.tasks])
+            self.publish(queued, arrived.batches)
             if queued:
-                self.publish(queued)
                 models = Counter(attempt.model for attempt in queued)
                 log.info("dispatched", tasks=len(queued), to=dict(models))
             if refused:
@@ -286,22 +278,24 @@ class Brain:
                 self.forget(each.task_id)
         return queued
 
-    def publish(self, queued: Sequence[QueuedAttempt]) -> None:
+    def publish(self, queued: Sequence[QueuedAttempt], accepted: Sequence[Batch] = ()) -> None:
+        """Send attempts to their lanes, and let what was accepted leave Redis."""
+        if not queued and not accepted:
+            return
         by_queue: dict[str, list[bytes]] = defaultdict(list)
         for attempt in queued:
             task_id, number, model = str(attempt.task_id), attempt.number, attempt.model
             of_task = (task_id, attempt.envelope["headers"])
             with span("dispatch", of_task, fleet__task=task_id, fleet__attempt=number, fleet__model=model):
                 by_queue[attempt.queue].append(lane_message(attempt))
-        with self.redis.pipeline(transaction=False) as pipeline:
-            for queue, messages in by_queue.items():
-                pipeline.lpush(queue, *messages)
-            pipeline.execute()
+        commands: list[Command] = [("LPUSH", queue, *messages) for queue, messages in by_queue.items()]
+        commands += map(removal, accepted)
+        self.wire.send(commands)
+        self.wire.receive(len(commands))
 
     def fail(self, errors: dict[UUID, dict[str, Any]]) -> None:
         """End tasks that no model will run, and tell their callers."""
         failed = tasks.fail(self.db, errors, epoch=self.epoch)
-        flush(self.db)
         for ended in failed:
             tell_failed(self.app, ended, errors[ended.id])
             log.warning("refused", task=str(ended.id), error=errors[ended.id]["type"])
@@ -309,7 +303,6 @@ class Brain:
     def cancel(self, ids: Sequence[UUID]) -> None:
         """Cancel the tasks that have not ended, and tell their callers; workers look for it."""
         cancelled = tasks.cancel(self.db, ids, epoch=self.epoch)
-        flush(self.db)
         for ended in cancelled:
             self.scheduler.backlog.discard(ended.id)
             tell_cancelled(self.app, ended)

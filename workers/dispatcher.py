@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
@@ -29,7 +28,7 @@ from ledger.connect import connect
 from ledger.errors import NotLeadingError
 from workers.app import DISPATCH_QUEUE
 from workers.brain import Brain
-from workers.doorbell import Doorbell
+from workers.doorbell import Doorbell, News
 from workers.housekeeper import Housekeeper
 from workers.inbox import Inbox
 from workers.remote import RemoteControl
@@ -116,11 +115,12 @@ class Dispatcher:
             redis = stack.enter_context(closing(Redis.from_url(self.settings.redis_url)))
             listener = stack.enter_context(connect(self.settings.database_url, name="listener"))
             inbox = Inbox(redis, DISPATCH_QUEUE)
-            self.doorbell = stack.enter_context(closing(Doorbell(redis, inbox.lists, listener)))
+            self.doorbell = stack.enter_context(closing(Doorbell(redis, inbox, listener)))
             brain = Brain(db, redis, self.app, self.catalog, epoch, inbox)
+            stack.enter_context(closing(brain.wire))
             stack.enter_context(closing(Housekeeper(self.settings, self.catalog).start()))
             brain.rebuild()
-            hints: Iterable[str] = ()
+            news = News((), inbox.read())
             renewed_at, ticks, tick_s = 0.0, 0, 0.0
             while not self.stopping.is_set():
                 self.remote.came_round()
@@ -128,12 +128,12 @@ class Dispatcher:
                     leadership.renew(db, epoch, LEASE_S, ticks=ticks, tick_s=tick_s)
                     renewed_at, ticks, tick_s = time.monotonic(), 0, 0.0
                 began = time.monotonic()
-                brain.tick(hints)
+                brain.tick(news.hints, news.batches)
                 ticks, tick_s = ticks + 1, tick_s + time.monotonic() - began
                 revoked = drain(self.revoked)
                 if revoked:
                     brain.cancel(revoked)
-                hints = self.doorbell.wait(sleep_s(brain))
+                news = self.doorbell.wait(sleep_s(brain))
             self.doorbell = None
             leadership.resign(db, epoch)
         log.info("stopped_leading", epoch=epoch)

@@ -1,37 +1,51 @@
-"""What the brain sleeps on: it wakes when a message arrives, when Postgres has news, or when called."""
+"""What the brain sleeps on: it wakes when messages arrive, when Postgres has news, or when called."""
 
 import selectors
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import NamedTuple
 
 from psycopg import sql
 from redis import Redis
 
 from ledger.attempts import CHANNEL
 from ledger.connect import Connection
+from workers.inbox import Batch, Inbox, batch, reading
+from workers.wire import Wire
+
+
+class News(NamedTuple):
+    """What woke the brain."""
+
+    hints: Sequence[str]
+    """The payloads of notifications from Postgres, without repeats."""
+    batches: Sequence[Batch]
+    """The messages that have arrived; they are still in Redis."""
 
 
 class Doorbell:
-    """Waits on several Redis lists and on Postgres notifications at once, without taking anything.
+    """Waits on the lists of the inbox and on Postgres notifications at once, without taking anything.
 
-    `BLMOVE list list RIGHT RIGHT` blocks until the list has an element and puts it back where it was.
+    `BLMOVE list list RIGHT RIGHT` blocks until the list has an element and puts it back where it was. The
+    command that reads the list is sent along, and Redis answers both at once: who wakes has the messages.
     """
 
-    def __init__(self, redis: Redis, lists: Sequence[str], listener: Connection) -> None:
+    def __init__(self, redis: Redis, inbox: Inbox, listener: Connection) -> None:
         """Start to listen.
 
         Args:
             redis: lends one connection for each list.
-            lists: to wait on.
+            inbox: to wait on.
             listener: a connection of its own, in autocommit mode.
         """
         self.listener = listener
-        self.pool = redis.connection_pool
         self.selector = selectors.DefaultSelector()
-        self.armed: dict[str, Any] = {}
-        self.lists = lists
+        self.inbox = inbox
+        self.wires = {name: Wire(redis) for name in inbox.lists}
+        for name, wire in self.wires.items():
+            self.selector.register(wire, selectors.EVENT_READ, name)
+        self.armed: set[str] = set()
         self.button, self.bell = socket.socketpair()
         self.bell.setblocking(False)
         self.button.setblocking(False)
@@ -44,13 +58,10 @@ class Doorbell:
         with suppress(BlockingIOError):
             self.button.send(b"!")
 
-    def wait(self, timeout_s: float) -> list[str]:
-        """Sleep until something happens, `timeout_s` at most.
-
-        Returns:
-            The payloads of the notifications that came, without repeats.
-        """
-        for name in self.lists:
+    def wait(self, timeout_s: float) -> News:
+        """Sleep until something happens, `timeout_s` at most."""
+        rung: dict[str, Batch] = {}
+        for name in self.inbox.lists:
             if name not in self.armed:
                 self.arm(name)
         for key, _ in self.selector.select(timeout_s):
@@ -58,35 +69,23 @@ class Doorbell:
                 with suppress(BlockingIOError):
                     self.bell.recv(4096)
             elif key.data != "ledger":
-                self.disarm(key.data)
-        return list(dict.fromkeys(notice.payload for notice in self.listener.notifies(timeout=0)))
+                rung[key.data] = self.read(key.data)
+        hints = dict.fromkeys(notice.payload for notice in self.listener.notifies(timeout=0))
+        return News(list(hints), [rung[name] for name in self.inbox.lists if name in rung])
 
     def close(self) -> None:
         """Stop to listen; the lists are as they were."""
-        for connection in self.armed.values():
-            self.selector.unregister(socket_of(connection))
-            connection.disconnect()
-            self.pool.release(connection)
-        self.armed.clear()
         self.selector.close()
+        for wire in self.wires.values():
+            wire.close()
         self.button.close()
         self.bell.close()
 
     def arm(self, name: str) -> None:
-        connection = self.pool.get_connection()
-        connection.send_command("BLMOVE", name, name, "RIGHT", "RIGHT", 0)
-        self.selector.register(socket_of(connection), selectors.EVENT_READ, name)
-        self.armed[name] = connection
+        self.wires[name].send([("BLMOVE", name, name, "RIGHT", "RIGHT", 0), reading(name)])
+        self.armed.add(name)
 
-    def disarm(self, name: str) -> None:
-        connection = self.armed.pop(name)
-        self.selector.unregister(socket_of(connection))
-        try:
-            connection.read_response()
-        finally:
-            self.pool.release(connection)
-
-
-def socket_of(connection: Any) -> socket.socket:  # noqa: ANN401 - redis-py's, of several kinds
-    """Get at what can be waited on together with others; redis-py offers no way of its own."""
-    return connection._sock  # noqa: SLF001
+    def read(self, name: str) -> Batch:
+        self.armed.discard(name)
+        _, found = self.wires[name].receive(2)
+        return batch(name, found)

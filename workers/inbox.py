@@ -13,6 +13,7 @@ from typing import Any
 from redis import Redis
 
 from workers.messages import lists_of
+from workers.wire import Command
 
 MOST_AT_ONCE = 500
 
@@ -46,6 +47,22 @@ class Batch:
     messages: tuple[bytes, ...]
 
 
+def reading(name: str) -> Command:
+    """Write the command that reads the oldest messages of a list, `MOST_AT_ONCE` at most."""
+    return "LRANGE", name, -MOST_AT_ONCE, -1
+
+
+def batch(name: str, found: Sequence[bytes]) -> Batch:
+    """Read what that command answered."""
+    return Batch(name, tuple(reversed(found)))
+
+
+def removal(of: Batch) -> Command:
+    """Write the command that removes what was read; less, where somebody else removed some already."""
+    marks = [sha1(message, usedforsecurity=False).hexdigest() for message in of.messages]
+    return "EVAL", REMOVE_WHAT_WAS_READ, 1, of.list_name, *marks
+
+
 class Inbox:
     """The messages of a queue that nobody has accepted yet."""
 
@@ -53,7 +70,6 @@ class Inbox:
         self.redis = redis
         self.lists = lists_of(queue)
         self.dead_letters = f"{queue}.dead"
-        self.remove = redis.register_script(REMOVE_WHAT_WAS_READ)
 
     def read(self) -> list[Batch]:
         """Read the oldest messages of each list, without taking them.
@@ -63,22 +79,13 @@ class Inbox:
         """
         with self.redis.pipeline(transaction=False) as pipeline:
             for name in self.lists:
-                pipeline.lrange(name, -MOST_AT_ONCE, -1)
+                pipeline.execute_command(*reading(name))
             found: Sequence[list[bytes]] = pipeline.execute()
-        return [
-            Batch(name, tuple(reversed(messages)))
-            for name, messages in zip(self.lists, found, strict=True)
-            if messages
-        ]
+        return [batch(name, messages) for name, messages in zip(self.lists, found, strict=True) if messages]
 
-    def trim(self, batch: Batch) -> int:
-        """Remove what was read, once it is committed.
-
-        Returns:
-            How many messages went; fewer than were read where somebody else removed some already.
-        """
-        marks = [sha1(message, usedforsecurity=False).hexdigest() for message in batch.messages]
-        return int(self.remove(keys=[batch.list_name], args=marks))
+    def trim(self, batch: Batch) -> None:
+        """Remove what was read, once it is committed."""
+        self.redis.execute_command(*removal(batch))
 
     def bury(self, message: bytes, why: str) -> None:
         """Keep a message that cannot be read, or its beginning, with the reason, where it blocks nobody."""

@@ -67,9 +67,8 @@ class Intake:
     catalog: Catalog
     epoch: int
 
-    def read(self) -> Arrived:
-        """Read the messages that arrived, and leave them in Redis."""
-        batches = self.inbox.read()
+    def read(self, batches: Sequence[Batch]) -> Arrived:
+        """Read the messages that arrived; they are still in Redis."""
         read = (self.arrival(raw) for batch in batches for raw in batch.messages)
         return Arrived(batches, {each.task.id: each for each in read if each is not None})
 

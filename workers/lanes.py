@@ -28,7 +28,7 @@ CLOUD_LANES = ("free", "paid", "local")
 
 LANES = (*ENGINE_OF, *CLOUD_LANES)
 
-DEFAULT_SLOTS = {"mlx": 4, "cpu": 4, "echo": 8, "free": 16, "paid": 16, "local": 4}
+DEFAULT_SLOTS = {"mlx": 4, "cpu": 4, "echo": 16, "free": 16, "paid": 16, "local": 4}
 """Attempts at once, for each queue."""
 
 LOOK_AGAIN_S = 10.0

@@ -75,13 +75,15 @@ class Channel(of_redis.Channel):
             cycle.items = everywhere
 
     def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401
-        """Deliver the message that came, and those behind it on its list."""
+        """Deliver the message that came and, if there are others here already, those behind it."""
         delivered = super()._brpop_read(**options)
         if not self._queue_cycle.items:
             return delivered  # the worker goes: kombu has put back what came in the last moment
         queue = self._queue_cycle.items[-1]  # kombu has just put it last, because it had its turn
+        is_alone = not taken(queue)
         take(queue, 1)
-        most = min(room().get(queue, 0), MOST_AT_ONCE)
+        # Where tasks come one by one, to ask after each whether there are more would double the questions.
+        most = 0 if is_alone else min(room().get(queue, 0), MOST_AT_ONCE)
         if most > 0:
             with self.conn_or_acquire() as client:
                 more: Any = client.rpop(queue, most) or ()
@@ -89,6 +91,11 @@ class Channel(of_redis.Channel):
             for raw in more:
                 self.connection._deliver(json.loads(raw), queue)  # noqa: SLF001 - as kombu does
         return delivered
+
+
+def taken(queue: str) -> int:
+    """Count the messages of a queue that this worker has."""
+    return 0 if lane.open_lane is None else lane.open_lane.taken[queue]
 
 
 def take(queue: str, count: int) -> None:

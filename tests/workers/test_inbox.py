@@ -12,15 +12,16 @@ from uuid import UUID, uuid4
 import pytest
 from celery import Celery
 from kombu.connection import Connection as Broker
-from redis import Redis
+from redis import Redis, ResponseError
 
 from ledger.connect import connect
 from ledger.tasks import QueuedAttempt
 from workers.arguments import MOST_LEVELS
 from workers.doorbell import Doorbell
 from workers.errors import UnreadableMessageError
-from workers.inbox import LARGEST_LETTER, MOST_AT_ONCE, Inbox
+from workers.inbox import LARGEST_LETTER, MOST_AT_ONCE, Batch, Inbox
 from workers.messages import LARGEST_MESSAGE, lane_message, lists_of, read_message
+from workers.wire import Wire
 
 
 @pytest.fixture
@@ -110,7 +111,8 @@ def test_trimming_removes_what_was_read_and_nothing_else(caller: Celery, inbox: 
     (batch,) = inbox.read()
     newer = send(caller, "new")
 
-    assert inbox.trim(batch) == 1
+    inbox.trim(batch)
+
     assert [str(read_message(raw).id) for raw in inbox.read()[0].messages] == [newer]
 
 
@@ -121,7 +123,8 @@ def test_a_paused_reader_removes_nothing_that_it_has_not_read(caller: Celery, in
     inbox.trim(stale)
     send(caller, "not accepted yet")
 
-    assert inbox.trim(stale) == 0
+    inbox.trim(stale)
+
     assert len(inbox.read()[0].messages) == 1
 
 
@@ -212,7 +215,7 @@ def test_of_a_large_message_that_cannot_be_read_the_beginning_is_kept(inbox: Inb
 @pytest.fixture
 def doorbell(redis: Redis, db_url: str) -> Iterator[Doorbell]:
     with connect(db_url, name="test") as listener:
-        bell = Doorbell(redis, lists_of("dispatch"), listener)
+        bell = Doorbell(redis, Inbox(redis, "dispatch"), listener)
         yield bell
         bell.close()
 
@@ -223,7 +226,7 @@ def test_a_message_on_any_list_wakes_the_brain_and_stays_there(doorbell: Doorbel
     Thread(target=lambda: (time.sleep(0.1), redis.lpush(name, b"m"))).start()
     began = time.monotonic()
 
-    doorbell.wait(5)
+    assert doorbell.wait(5).batches == [Batch(name, (b"m",))]
 
     assert 0.05 < time.monotonic() - began < 2
     assert redis.lrange(name, 0, -1) == [b"m"]
@@ -239,12 +242,44 @@ def test_news_from_the_ledger_wakes_the_brain(doorbell: Doorbell, db_url: str):
 
     Thread(target=notify).start()
 
-    assert doorbell.wait(5) == [f"{task_id}:1"]
+    assert doorbell.wait(5) == ([f"{task_id}:1"], [])
 
 
 def test_the_brain_sleeps_when_nothing_happens(doorbell: Doorbell):
     """A loop that wakes for nothing costs a laptop its battery."""
     began = time.monotonic()
 
-    assert doorbell.wait(0.3) == []
+    assert doorbell.wait(0.3) == ([], [])
     assert time.monotonic() - began >= 0.29
+
+
+def test_who_wakes_has_the_messages_of_all_lists_in_order_of_priority(doorbell: Doorbell, redis: Redis):
+    """Reading them is the first thing to do; the lists of later priorities must not come first."""
+    names = lists_of("dispatch")
+    doorbell.wait(0)  # from here on it listens
+    for name in reversed(names):
+        redis.lpush(name, b"older", b"newer")
+    time.sleep(0.2)
+
+    assert doorbell.wait(5).batches == [Batch(name, (b"older", b"newer")) for name in names]
+
+
+def test_what_stays_on_a_list_rings_again(doorbell: Doorbell, redis: Redis):
+    """More than one batch has arrived, or the ledger was away when the first one was read."""
+    redis.lpush("dispatch", *(f"m{n}" for n in range(MOST_AT_ONCE + 1)))
+
+    first, second = doorbell.wait(5).batches, doorbell.wait(5).batches
+
+    assert [len(batch.messages) for batch in first] == [MOST_AT_ONCE]
+    assert second == first
+
+
+def test_a_command_that_redis_refuses_is_an_error(redis: Redis):
+    """A publication that failed must not pass for one that succeeded."""
+    redis.set("text", "not a list")
+    wire = Wire(redis)
+    wire.send([("PING",), ("LPUSH", "text", "m")])
+
+    with pytest.raises(ResponseError):
+        wire.receive(2)
+    wire.close()

@@ -1,8 +1,14 @@
 """What the picture says of workers, on a real Postgres."""
 
+from threading import Event
+
+import pytest
+
 from ledger import workers
-from ledger.connect import Connection
+from ledger.attempts import CHANNEL
+from ledger.connect import Connection, connect
 from routing.vitals import AWAY
+from workers.alive import Alive
 from workers.picture import STALE_S, read_away, read_slots
 
 
@@ -27,3 +33,22 @@ def test_a_worker_that_went_silent_is_expected_back_and_one_that_left_is_not(db:
 
     assert slots == {"cpu.there": 2}
     assert read_away(db, slots) == {"mlx.asleep"}
+
+
+@pytest.mark.parametrize(("silent_s", "news"), [(STALE_S / 2, []), (STALE_S * 2, [""])])
+def test_a_worker_that_was_silent_for_long_says_that_it_is_back(
+    db: Connection, db_url: str, silent_s: float, news: list[str]
+):
+    """A laptop that wakes up would look for its own slots only at the dispatcher's next turn."""
+    alive = Alive(db_url, "w", {"cpu.there": 2}, {})
+    alive.close()
+    alive.leaving = Event()
+    seen(db, "w", "cpu.there", silent_s)
+    alive.is_shown = True
+    with connect(db_url, name="test") as listener:
+        listener.execute(f"LISTEN {CHANNEL}")
+
+        alive.show(db)
+
+        assert [notice.payload for notice in listener.notifies(timeout=0.2)] == news
+    assert read_slots(db) == {"cpu.there": 2}

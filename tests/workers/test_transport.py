@@ -109,3 +109,33 @@ def test_a_channel_has_one_client_for_as_long_as_its_connections_last(consuming:
     with consuming.conn_or_acquire() as after:
         assert after is not one
         assert after.ping()
+
+
+def test_messages_that_come_one_by_one_take_one_question_each_and_many_come_together(
+    consuming: transport.Channel, app: Celery, lane: Lane, redis: Redis
+):
+    """Asking after each whether there are more would double the questions to Redis of a quiet fleet."""
+    queue = "echo.scarce"
+    delivered: list[Any] = []
+    consuming.connection._callbacks[queue] = delivered.append
+    state.reserved_requests.add(transport)  # something is under way
+    asked_before = commands(redis, "rpop")
+    with app.connection_for_write() as connection:
+        sending = connection.SimpleQueue(queue)
+        counts: list[int] = []
+        for _ in range(2):
+            for number in range(3):
+                sending.put({"number": number})
+            consuming.client.connection = consuming.client.connection_pool.get_connection()
+            consuming._brpop_start(timeout=5)
+            consuming._brpop_read()
+            counts.append(len(delivered))
+
+    assert counts == [1, 6]
+    assert commands(redis, "rpop") - asked_before == 1
+
+
+def commands(redis: Redis, name: str) -> int:
+    """Count how often Redis was asked."""
+    told: Any = redis.info("commandstats")
+    return told.get(f"cmdstat_{name}", {"calls": 0})["calls"]
