@@ -120,7 +120,7 @@ class Dispatcher:
             stack.enter_context(closing(brain.wire))
             stack.enter_context(closing(Housekeeper(self.settings, self.catalog).start()))
             brain.rebuild()
-            news = News((), inbox.read())
+            news = News((), ())
             renewed_at, ticks, tick_s = 0.0, 0, 0.0
             while not self.stopping.is_set():
                 self.remote.came_round()

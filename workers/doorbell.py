@@ -69,7 +69,9 @@ class Doorbell:
                 with suppress(BlockingIOError):
                     self.bell.recv(4096)
             elif key.data != "ledger":
-                rung[key.data] = self.read(key.data)
+                found = self.read(key.data)
+                if found.messages:  # nobody has emptied the list in between
+                    rung[key.data] = found
         hints = dict.fromkeys(notice.payload for notice in self.listener.notifies(timeout=0))
         return News(list(hints), [rung[name] for name in self.inbox.lists if name in rung])
 

@@ -189,13 +189,13 @@ def test_a_task_that_expires_while_it_waits_fails_and_costs_nothing(fleet: Setti
 
 def test_a_priority_goes_before_another(fleet: Settings):
     """As on Redis, 0 goes first and 9 last; kombu has a list of its own for each."""
-    busy = [complete.apply_async((f"busy {n}",), {"profile": "slow"}) for n in range(20)]
+    busy = [complete.apply_async((f"busy {n}",), {"profile": "slow"}) for n in range(40)]
     last = complete.apply_async(("last",), {"profile": "slow"}, priority=9)
     later = [complete.apply_async((f"later {n}",), {"profile": "slow"}, priority=0) for n in range(10)]
     for result in [*busy, *later, last]:
         result.get(timeout=WAIT_S)
 
-    # Eight run at a time, so the last one shares its round with six of the ten that came after it.
+    # Sixteen run at a time: eight of the ten that came after it share a round with the rest of the busy ones.
     claimed = sorted(claimed_at for result in later if (claimed_at := fate_of(fleet, result).claimed_at))
     last_claimed = fate_of(fleet, last).claimed_at
     assert last_claimed is not None
