@@ -83,9 +83,14 @@ class Inbox:
             found: Sequence[list[bytes]] = pipeline.execute()
         return [batch(name, messages) for name, messages in zip(self.lists, found, strict=True) if messages]
 
-    def trim(self, batch: Batch) -> None:
-        """Remove what was read, once it is committed."""
-        self.redis.execute_command(*removal(batch))
+    def trim(self, batch: Batch) -> int:
+        """Remove what was read, once it is committed.
+
+        Returns:
+            How many messages went; fewer than were read where somebody else removed some already.
+        """
+        removed: Any = self.redis.execute_command(*removal(batch))
+        return int(removed)
 
     def bury(self, message: bytes, why: str) -> None:
         """Keep a message that cannot be read, or its beginning, with the reason, where it blocks nobody."""
