@@ -29,6 +29,7 @@ from ledger.errors import NotLeadingError
 from workers.app import DISPATCH_QUEUE
 from workers.brain import Brain
 from workers.doorbell import Doorbell, News
+from workers.garbage import collect_rarely
 from workers.housekeeper import Housekeeper
 from workers.inbox import Inbox
 from workers.remote import RemoteControl
@@ -167,6 +168,7 @@ def sleep_s(brain: Brain) -> float:
 
 def run_dispatcher(settings: Settings, catalog: Catalog, app: Celery) -> None:
     """Run a dispatcher until SIGTERM or SIGINT."""
+    collect_rarely()
     dispatcher = Dispatcher(settings, catalog, app)
     signal.signal(signal.SIGTERM, dispatcher.on_signal)
     signal.signal(signal.SIGINT, dispatcher.on_signal)

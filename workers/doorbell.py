@@ -35,7 +35,7 @@ class Doorbell:
         """Start to listen.
 
         Args:
-            redis: lends one connection for each list.
+            redis: says where to; each list gets a connection of its own.
             inbox: to wait on.
             listener: a connection of its own, in autocommit mode.
         """

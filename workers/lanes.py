@@ -16,6 +16,7 @@ from config.models import Model
 from config.settings import has_key
 from workers.catalog import catalog
 from workers.engines.errors import ModelUnavailableError
+from workers.garbage import collect_rarely
 
 ENGINE_OF = {"mlx": "mlx", "cpu": "llama", "echo": "echo"}
 """The engine behind each kind of worker that runs models itself."""
@@ -156,6 +157,7 @@ def run_worker(lane: str, *, slots: int | None, only: Sequence[str], waits: bool
     from workers.app import app  # noqa: PLC0415
     from workers.presence import make_lane_worker  # noqa: PLC0415
 
+    collect_rarely()
     make_lane_worker(app)
     # What Celery fears of root is pickle, which this app does not accept.
     warnings.filterwarnings("ignore", category=SecurityWarning)

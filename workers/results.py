@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -19,6 +19,7 @@ from celery.backends.redis import RedisBackend, ResultConsumer
 from redis import RedisError
 
 from config.settings import settings
+from workers.wire import Command, Wire
 
 LOOK_S = 3.0
 """How often a caller that waits looks in the ledger."""
@@ -123,7 +124,8 @@ class LedgerBackedRedis(RedisBackend):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own, passed on
         self.heard: dict[str, tuple[float, dict[str, Any] | None]] = {}
         """By task: until when the ledger's word counts, and what it was."""
-        self.asking = threading.local()
+        self.own = threading.local()
+        """What each thread has to itself: whether it asks Redis alone, and a connection for its results."""
         super().__init__(*args, **options)
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's
@@ -132,18 +134,18 @@ class LedgerBackedRedis(RedisBackend):
         if meta["status"] != states.PENDING:
             self.heard.pop(task_id, None)
             return meta
-        if getattr(self.asking, "redis_alone", False):
+        if getattr(self.own, "redis_alone", False):
             return meta
         return self.meta_from_ledger(task_id) or meta
 
     @contextmanager
     def redis_alone(self) -> Generator[None]:
         """Let this thread's questions be answered by Redis alone."""
-        self.asking.redis_alone = True
+        self.own.redis_alone = True
         try:
             yield
         finally:
-            self.asking.redis_alone = False
+            self.own.redis_alone = False
 
     def meta_from_ledger(self, task_id: str) -> dict[str, Any] | None:
         """Tell what the ledger has said of a task lately; None: it does not know it."""
@@ -188,11 +190,22 @@ class LedgerBackedRedis(RedisBackend):
         return super().exception_to_python(exc)
 
     def _set(self, key: str, value: str | bytes, expires: int | None = None) -> None:
-        """Write a result and tell who waits, without MULTI: the one who is told has the value in hand."""
-        with self.client.pipeline(transaction=False) as pipe:
-            pipe.set(key, value, ex=expires or self.expires or None)
-            pipe.publish(key, value)
-            pipe.execute()
+        """Write a result and tell who waits, without MULTI: the one who is told has the value in hand.
+
+        A thread keeps its connection: where many threads work, to borrow one takes longer than to use it.
+        """
+        lasts_s = expires or self.expires
+        lasting = ("EX", int(lasts_s)) if lasts_s else ()
+        commands: list[Command] = [("SET", key, value, *lasting), ("PUBLISH", key, value)]
+        kept: Wire | None = getattr(self.own, "wire", None)
+        if kept is not None:
+            with suppress(RedisError):
+                kept.ask(commands)
+                return
+            self.own.wire = None
+            kept.close()  # maybe Redis was started anew since the last result
+        self.own.wire = Wire(self.client)
+        self.own.wire.ask(commands)
 
     def metas_from_ledger(self, task_ids: Iterable[str]) -> list[dict[str, Any]] | None:
         """Look tasks up in the ledger.

@@ -13,19 +13,20 @@ Command = tuple[str | bytes | int, ...]
 
 
 class Wire:
-    """A connection that one thread uses."""
+    """A connection that one thread uses; none of a pool's, which has 100 and would have one less for good."""
 
     def __init__(self, redis: Redis) -> None:
         """Connect.
 
         Args:
-            redis: lends the connection.
+            redis: says where to.
 
         Raises:
             RedisError: Redis is away.
         """
-        self.pool = redis.connection_pool
-        self.connection: Any = self.pool.get_connection()
+        pool = redis.connection_pool
+        self.connection: Any = pool.connection_class(**pool.connection_kwargs)
+        self.connection.connect()
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send commands without waiting for their answers.
@@ -43,6 +44,11 @@ class Wire:
         """
         return [self.connection.read_response() for _ in range(count)]
 
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands and wait for their answers; as `send` and `receive`."""
+        self.send(commands)
+        return self.receive(len(commands))
+
     def fileno(self) -> int:
         """Give what can be waited on together with others; redis-py offers no way of its own."""
         return self.connection._sock.fileno()  # noqa: SLF001
@@ -50,4 +56,3 @@ class Wire:
     def close(self) -> None:
         """End the connection, also in the middle of a command."""
         self.connection.disconnect()
-        self.pool.release(self.connection)

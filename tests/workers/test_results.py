@@ -1,8 +1,9 @@
 """Results that Redis never had, or lost while somebody waited."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ from ledger.connect import Connection
 from tests.ledger.made import a_finish, a_placement, a_task
 from tests.workers.made import LEASE_S
 from workers import results
+from workers.app import RESULT_EXPIRES_S
 from workers.results import LedgerBackedRedis, WaitsForBoth
 
 WAIT_S = 30
@@ -148,6 +150,47 @@ def test_a_result_that_redis_cannot_take_does_not_become_a_failure(
     result = app.AsyncResult(str(running), backend=backend)
 
     assert result.get(timeout=WAIT_S)["choices"][0]["message"]["content"] == "in the ledger"
+
+
+def test_a_result_goes_out_at_once_after_redis_was_restarted(backend: Counting, redis: Redis):
+    """Each thread keeps its connection, and learns only by using it that it was cut."""
+    first, second = str(uuid4()), str(uuid4())
+    backend.store_result(first, "one", states.SUCCESS)
+    cut = redis.client_kill_filter(_type="normal", skipme=True)
+    began = time.monotonic()
+    backend.store_result(second, "two", states.SUCCESS)
+
+    assert cut > 0
+    assert time.monotonic() - began < 0.1, "not after Celery's pause between two tries"
+    assert redis.exists(*map(backend.get_key_for_task, (first, second))) == 2
+    assert 0 < redis.ttl(backend.get_key_for_task(second)) <= RESULT_EXPIRES_S
+
+
+def test_each_of_many_threads_has_its_result_in_redis_and_leaves_no_connection(
+    backend: Counting, redis: Redis
+):
+    """A worker of several models has more threads than redis-py's pool has connections."""
+    threads = 130
+    before = len(redis.client_list())
+    all_have_one = Barrier(threads, timeout=WAIT_S)
+
+    def store(task_id: str) -> None:
+        backend.store_result(task_id, "done", states.SUCCESS)
+        all_have_one.wait()
+
+    task_ids = [str(uuid4()) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as many:
+        list(many.map(store, task_ids))
+
+    assert redis.exists(*map(backend.get_key_for_task, task_ids)) == threads
+    assert ended_within(lambda: len(redis.client_list()) <= before + 1, WAIT_S)
+
+
+def ended_within(is_so: Callable[[], bool], limit_s: float) -> bool:
+    end = time.monotonic() + limit_s
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.01)
+    return is_so()
 
 
 def test_a_caller_that_begins_to_wait_while_redis_is_away_gets_its_result(
