@@ -100,14 +100,14 @@ class Brain:
     def vitals(self) -> Vitals:
         return self.scheduler.vitals
 
-    def tick(self, hints: Iterable[str], batches: Sequence[Batch] | None = None) -> None:
+    def tick(self, hints: Iterable[str], batches: Sequence[Batch]) -> None:
         """Do all that there is to do now.
 
         Args:
             hints: notifications that came.
-            batches: messages that arrived; None: nobody has looked.
+            batches: messages that arrived.
         """
-        arrived = self.new_to_me(self.intake.read(self.inbox.read() if batches is None else batches))
+        arrived = self.new_to_me(self.intake.read(batches))
         self.learn(hints)
         self.take_back()
         now = datetime.now(UTC)
@@ -290,8 +290,7 @@ class Brain:
                 by_queue[attempt.queue].append(lane_message(attempt))
         commands: list[Command] = [("LPUSH", queue, *messages) for queue, messages in by_queue.items()]
         commands += map(removal, accepted)
-        self.wire.send(commands)
-        self.wire.receive(len(commands))
+        self.wire.ask(commands)
 
     def fail(self, errors: dict[UUID, dict[str, Any]]) -> None:
         """End tasks that no model will run, and tell their callers."""

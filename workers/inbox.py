@@ -71,27 +71,6 @@ class Inbox:
         self.lists = lists_of(queue)
         self.dead_letters = f"{queue}.dead"
 
-    def read(self) -> list[Batch]:
-        """Read the oldest messages of each list, without taking them.
-
-        Returns:
-            At most `MOST_AT_ONCE` a list, lists in order of priority, without the empty ones.
-        """
-        with self.redis.pipeline(transaction=False) as pipeline:
-            for name in self.lists:
-                pipeline.execute_command(*reading(name))
-            found: Sequence[list[bytes]] = pipeline.execute()
-        return [batch(name, messages) for name, messages in zip(self.lists, found, strict=True) if messages]
-
-    def trim(self, batch: Batch) -> int:
-        """Remove what was read, once it is committed.
-
-        Returns:
-            How many messages went; fewer than were read where somebody else removed some already.
-        """
-        removed: Any = self.redis.execute_command(*removal(batch))
-        return int(removed)
-
     def bury(self, message: bytes, why: str) -> None:
         """Keep a message that cannot be read, or its beginning, with the reason, where it blocks nobody."""
         letter: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,12 +16,30 @@ from ledger import leadership, tasks
 from ledger.connect import Connection
 from ledger.tasks import Fate
 from workers.brain import Brain
+from workers.inbox import Batch, Inbox, batch, reading, removal
 
 LEASE_S = 60.0
 
 
 def send(app: Celery, prompt: Any = "hello", **kwargs: Any) -> UUID:
     return UUID(app.send_task("complete", [prompt], {"profile": "social", **kwargs}, queue="dispatch").id)
+
+
+def batches_in(inbox: Inbox) -> list[Batch]:
+    """Read what has arrived, by priority, as the doorbell does."""
+    found: dict[str, Any] = {name: inbox.redis.execute_command(*reading(name)) for name in inbox.lists}
+    return [batch(name, messages) for name, messages in found.items() if messages]
+
+
+def trim(inbox: Inbox, of: Batch) -> int:
+    """Remove what was read, as the brain does once it is committed, and tell how many messages went."""
+    removed: Any = inbox.redis.execute_command(*removal(of))
+    return int(removed)
+
+
+def tick(brain: Brain, hints: Sequence[str] = ()) -> None:
+    """Let the brain do what there is to do."""
+    brain.tick(hints, batches_in(brain.inbox))
 
 
 def wait_for_presence(brain: Brain) -> None:

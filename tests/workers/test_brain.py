@@ -20,7 +20,7 @@ from ledger.connect import Connection
 from ledger.errors import NotLeadingError
 from routing.plan import Wait
 from tests.routing.made import a_task
-from tests.workers.made import fate_of, next_epoch, next_request, send, wait_for_presence
+from tests.workers.made import fate_of, next_epoch, next_request, send, tick, wait_for_presence
 from workers import intake, picture
 from workers.attempt import run_attempt
 from workers.brain import Brain
@@ -36,7 +36,7 @@ def test_a_task_walks_through_brain_and_lane(
     task_id = send(app)
     wait_for_presence(brain)
 
-    brain.tick([])
+    tick(brain)
     left_in_redis = redis.llen("dispatch")
     answer = run_attempt(next_request(redis, "echo.echo"))
 
@@ -51,12 +51,12 @@ def test_a_failed_model_sends_the_task_to_the_next_one(
     """No engine for that model on this host: the next candidate answers, and the books tell of both."""
     task_id = send(app, model="absent")
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     with pytest.raises(Ignore):
         run_attempt(next_request(redis, "mlx.absent"))
     after_failure = fate_of(db, task_id)
 
-    brain.tick(attempts.hints([(task_id, 1)]))
+    tick(brain, attempts.hints([(task_id, 1)]))
     answer = run_attempt(next_request(redis, "echo.parrot"))
 
     assert after_failure.state == "held"
@@ -79,7 +79,7 @@ def test_a_request_that_no_model_can_answer_is_not_shopped_around(
     }
     result = app.send_task("complete", [], {"messages": [sound], "profile": "social"}, queue="dispatch")
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
 
     with pytest.raises(BadRequestError):
         run_attempt(next_request(redis, "echo.echo"))
@@ -91,7 +91,7 @@ def test_a_message_delivered_twice_runs_once(brain: Brain, lane: Lane, app: Cele
     """The claim, not Celery's ack, is the acknowledgement."""
     send(app)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     request = next_request(redis, "echo.echo")
     run_attempt(request)
 
@@ -114,7 +114,7 @@ def test_a_new_brain_takes_up_where_the_old_one_was_killed(
     held = send(app, profile="slow")
     queued = send(app)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     redis.delete("echo.echo")
     successor = replace(brain, epoch=next_epoch(brain))
 
@@ -140,12 +140,12 @@ def test_a_limit_holds_across_a_restart_of_the_dispatcher(
     for _ in range(4):
         send(app, profile="scarce", patience=600)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     run_attempt(next_request(redis, "echo.scarce"))
     successor = replace(brain, epoch=next_epoch(brain))
 
     successor.rebuild()
-    successor.tick([])
+    tick(successor)
 
     assert redis.llen("echo.toll") == 0
     assert why_the_last_one_waits(successor) == "model scarce allows 3 requests a minute"
@@ -158,7 +158,7 @@ def test_a_call_that_ends_while_a_new_brain_reads_the_past_counts_for_its_limit(
     for _ in range(4):
         send(app, profile="scarce", patience=600)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     read_limits = picture.read_limits
 
     def read_limits_then_end_a_call(*given: Any) -> None:
@@ -169,7 +169,7 @@ def test_a_call_that_ends_while_a_new_brain_reads_the_past_counts_for_its_limit(
     successor = replace(brain, epoch=next_epoch(brain))
 
     successor.rebuild()
-    successor.tick([])
+    tick(successor)
 
     assert why_the_last_one_waits(successor) == "model scarce allows 3 requests a minute"
 
@@ -183,7 +183,7 @@ def test_a_brain_that_was_paused_writes_nothing(
     task_id = send(app)
 
     with pytest.raises(NotLeadingError):
-        brain.tick([])
+        tick(brain)
 
     assert tasks.fates(db, [task_id]) == []
     assert redis.llen("dispatch") == 1, "the message is still there for the brain that leads"
@@ -195,7 +195,7 @@ def test_flushing_redis_loses_no_accepted_task(
     """Postgres is the truth; what was on its way to a lane is published again by the next rebuild."""
     task_id = send(app)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     redis.flushall()
 
     brain.rebuild()
@@ -210,17 +210,17 @@ def test_a_lost_message_is_published_again_while_slots_are_free(
     """A worker that is killed takes the messages with it that it had received and not yet claimed."""
     task_id = send(app)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     redis.delete("echo.echo")
     brain.polled_at = brain.swept_at = float("-inf")
-    brain.tick([])
+    tick(brain)
     too_early = redis.llen("echo.echo")
     db.execute(
         "UPDATE attempts SET queued_at = queued_at - interval '1 minute' WHERE task_id = %s", [task_id]
     )
     brain.polled_at = brain.swept_at = float("-inf")
 
-    brain.tick([])
+    tick(brain)
 
     assert too_early == 0
     assert run_attempt(next_request(redis, "echo.echo"))["id"] == f"chatcmpl-{task_id}"
@@ -232,7 +232,7 @@ def test_what_lies_on_a_queue_that_nobody_serves_any_more_goes_elsewhere(
     """The Mac fell asleep between the placement and the claim: the task must not sleep with it."""
     task_id = send(app)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     db.execute("UPDATE tasks SET accepted_at = accepted_at - interval '1 minute' WHERE id = %s", [task_id])
     db.execute(
         "UPDATE attempts SET queued_at = queued_at - interval '1 minute' WHERE task_id = %s", [task_id]
@@ -241,7 +241,7 @@ def test_what_lies_on_a_queue_that_nobody_serves_any_more_goes_elsewhere(
     lane.alive.wake.set()
     for _ in range(500):
         brain.polled_at = brain.swept_at = float("-inf")
-        brain.tick([])
+        tick(brain)
         if redis.llen("echo.parrot"):
             break
         time.sleep(0.01)
@@ -255,12 +255,12 @@ def test_what_lies_on_a_queue_that_nobody_serves_any_more_goes_elsewhere(
 def test_a_task_of_another_catalog_does_not_stop_the_brain(brain: Brain, app: Celery, db: Connection):
     """Its profile is gone since a restart: it fails with a reason, the others go on."""
     task_id = send(app, profile="slow")
-    brain.tick([])
+    tick(brain)
     profiles = {name: profile for name, profile in brain.catalog.profiles.items() if name != "slow"}
     successor = replace(brain, catalog=brain.catalog.model_copy(update={"profiles": profiles}))
 
     successor.rebuild()
-    successor.tick([])
+    tick(successor)
 
     fate = fate_of(db, task_id)
     assert fate.state == "failed"
@@ -275,7 +275,7 @@ def test_one_task_that_postgres_cannot_keep_does_not_hold_up_the_others(
     app.send_task("complete", ["x"], {"profile": "social"}, queue="dispatch", link=bad)
     good = send(app)
 
-    brain.tick([])
+    tick(brain)
 
     assert good in brain.scheduler.backlog.tasks
     assert redis.llen("dispatch") == 0
@@ -295,7 +295,7 @@ def test_arguments_larger_than_the_limit_are_refused_whoever_sends_them(
         "complete", ["x"], {"profile": "social"}, queue="dispatch", chain=[dict(follows)]
     ).id
 
-    brain.tick([])
+    tick(brain)
 
     fate = fate_of(db, task_id)
     assert fate.state == "failed"
@@ -312,7 +312,7 @@ def test_what_arrives_is_written_in_portions_that_postgres_can_hold(
     monkeypatch.setattr(intake, "MOST_BYTES_AT_ONCE", 2_500)
     sent = {send(app, "x" * 1_000) for _ in range(5)}
 
-    brain.tick([])
+    tick(brain)
 
     assert sent <= brain.scheduler.backlog.tasks.keys()
     assert redis.llen("dispatch") == 0
@@ -324,11 +324,11 @@ def test_finished_attempts_free_their_slots_without_a_hint(
     """Notifications are hints; one that was lost must not cost a slot for ever."""
     send(app)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     run_attempt(next_request(redis, "echo.echo"))
     brain.polled_at = float("-inf")
 
-    brain.tick([])
+    tick(brain)
 
     assert brain.vitals.under_way == {}
     assert brain.vitals.in_queue["echo.echo"] == 0
@@ -352,7 +352,7 @@ def test_a_lane_keeps_its_leases_fresh(lane: Lane, brain: Brain, app: Celery, re
     """A long answer must not be taken for a dead worker's."""
     task_id = send(app)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     claim = lane.claims((task_id, 1))
     assert claim is not None
     db.execute("UPDATE attempts SET lease_until = now() WHERE task_id = %s", [task_id])
@@ -412,10 +412,10 @@ def test_a_limited_model_is_left_alone_until_its_reset_also_by_the_next_brain(
     for _ in range(2):
         send(app, model="echo", patience=0)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     assert run_next(redis, "echo.echo") is None
     brain.polled_at = 0.0
-    brain.tick([])
+    tick(brain)
 
     assert objections_to(brain, "echo") == "model echo was told to slow down"
     assert redis.llen("echo.parrot") == 1
@@ -429,11 +429,11 @@ def test_a_gone_model_is_gone_for_the_next_task_too(brain: Brain, lane: Lane, ap
     lane.engines["echo"] = Scripted(ModelGoneError("echo", "no such model"))
     send(app)
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     run_next(redis, "echo.echo")
     brain.polled_at = 0.0
     send(app)
-    brain.tick([])
+    tick(brain)
 
     assert redis.llen("echo.echo") == 0
     assert redis.llen("echo.parrot") == 2
@@ -448,10 +448,10 @@ def test_an_answer_that_was_not_expected_is_rejected_and_the_next_model_tries(
     schema = {"type": "object", "required": ["answer"], "properties": {"answer": {"type": "integer"}}}
     task_id = send(app, expect={"json_schema": schema})
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     rejected = run_next(redis, "echo.echo")
     brain.polled_at = 0.0
-    brain.tick([])
+    tick(brain)
 
     answer = run_next(redis, "echo.parrot")
 
@@ -474,10 +474,10 @@ def test_a_task_that_no_answer_meets_fails_with_every_reason(
     wait_for_presence(brain)
     for queue in ("echo.echo", "echo.parrot"):
         brain.polled_at = 0.0
-        brain.tick([])
+        tick(brain)
         run_next(redis, queue)
     brain.polled_at = 0.0
-    brain.tick([])
+    tick(brain)
 
     error = fate_of(db, task_id).error
     assert error is not None
@@ -496,7 +496,7 @@ def test_a_budget_holds_across_a_restart_with_many_in_flight(
     careful.rebuild()
     for _ in range(150):
         send(app, profile="analysis", model="toll", max_tokens=200)
-    careful.tick([])
+    tick(careful)
     placed = redis.llen("echo.toll")
     for _ in range(30):
         run_next(redis, "echo.toll")
@@ -504,7 +504,7 @@ def test_a_budget_holds_across_a_restart_with_many_in_flight(
     successor.rebuild()
     for _ in range(150):
         send(app, profile="analysis", model="toll", max_tokens=200)
-    successor.tick([])
+    tick(successor)
 
     reserved_and_spent = db.execute(
         "SELECT sum(coalesce(cost_usd, reserved_usd)), sum(cost_usd) FROM attempts WHERE model = 'toll'"
@@ -529,7 +529,7 @@ def test_a_bug_after_a_paid_call_is_not_booked_as_free(
     lane.engines["toll"] = Broken("")
     task_id = send(app, profile="analysis", model="toll")
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
 
     with pytest.raises(ZeroDivisionError):
         run_attempt(next_request(redis, "echo.toll"))
@@ -545,7 +545,7 @@ def test_tasks_of_one_batch_go_in_the_order_in_which_they_came(
     """Who asks three things at once expects the first to be answered first, also after a restart."""
     ids = [send(app, f"number {number}") for number in range(9)]
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     placed = [next_request(redis, "echo.echo").id for _ in range(2)]
     successor = replace(brain, epoch=next_epoch(brain))
     successor.rebuild()
@@ -559,7 +559,7 @@ def test_tasks_of_one_batch_go_in_the_order_in_which_they_came(
 def test_metadata_is_kept_with_the_task(brain: Brain, app: Celery, db: Connection):
     """An agent finds its own tasks by its own words."""
     task_id = send(app, metadata={"run": 7, "post": "monday"})
-    brain.tick([])
+    tick(brain)
 
     found = usage.task(db, task_id)
     assert found is not None

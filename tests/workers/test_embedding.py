@@ -15,7 +15,7 @@ from config.settings import settings as settings_of_process
 from ledger import passages
 from ledger.attempts import hints
 from ledger.connect import Connection
-from tests.workers.made import fate_of, next_request, wait_for_presence
+from tests.workers.made import fate_of, next_request, tick, wait_for_presence
 from workers.attempt import run_attempt
 from workers.brain import Brain
 from workers.engines.base import Vectors
@@ -59,7 +59,7 @@ class Scene:
 
     def run(self, task: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         self.last = self.send(task, *args, **kwargs)
-        self.brain.tick([])
+        tick(self.brain)
         model = kwargs.get("model", "vectors")
         try:
             return run_attempt(next_request(self.redis, f"echo.{model}"))
@@ -259,7 +259,7 @@ def test_a_chat_model_embeds_nothing_and_an_embedding_model_answers_nothing(scen
     """A prompt that goes to the wrong kind of model fails there, after it has waited."""
     embed = scene.send("embed", ["x"], model="echo")
     complete = scene.send("complete", "x", model="vectors")
-    scene.brain.tick([])
+    tick(scene.brain)
 
     for task, what in ((embed, "an embedding model, got 'echo'"), (complete, "a chat model, got 'vectors'")):
         error = fate_of(db, task).error
@@ -271,7 +271,7 @@ def test_a_chat_model_embeds_nothing_and_an_embedding_model_answers_nothing(scen
 def test_a_delivery_that_comes_twice_is_dropped(scene: Scene):
     """Redis may deliver a message twice, of whatever task."""
     scene.send("embed", POSTS)
-    scene.brain.tick([])
+    tick(scene.brain)
     request = next_request(scene.redis, "echo.vectors")
     run_attempt(request)
 

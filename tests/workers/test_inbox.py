@@ -16,6 +16,7 @@ from redis import Redis, ResponseError
 
 from ledger.connect import connect
 from ledger.tasks import QueuedAttempt
+from tests.workers.made import batches_in, trim
 from workers.arguments import MOST_LEVELS
 from workers.doorbell import Doorbell
 from workers.errors import UnreadableMessageError
@@ -49,7 +50,7 @@ def test_what_celery_writes_is_what_we_read(caller: Celery, inbox: Inbox):
     link = caller.signature("user.collect")
     task_id = send(caller, link=link, priority=5, countdown=60, expires=120)
 
-    (batch,) = inbox.read()
+    (batch,) = batches_in(inbox)
     message = read_message(batch.messages[0])
 
     assert (message.id, message.task, message.args, message.kwargs) == (
@@ -68,13 +69,13 @@ def test_compressed_messages_are_read(caller: Celery, inbox: Inbox):
     """`compression="gzip"` is a Celery user's right for long prompts."""
     send(caller, "x" * 10_000, compression="gzip")
 
-    assert read_message(inbox.read()[0].messages[0]).args == ["x" * 10_000]
+    assert read_message(batches_in(inbox)[0].messages[0]).args == ["x" * 10_000]
 
 
 def test_what_we_write_is_what_kombu_reads(caller: Celery, inbox: Inbox, broker_url: str, redis: Redis):
     """The lane's worker is an ordinary Celery worker: it must see the caller's id and embed."""
     task_id = send(caller, link=caller.signature("user.collect"))
-    envelope = read_message(inbox.read()[0].messages[0]).envelope
+    envelope = read_message(batches_in(inbox)[0].messages[0]).envelope
     redis.lpush(
         "echo.echo", lane_message(QueuedAttempt(UUID(task_id), 2, "social", "echo", "echo.echo", envelope))
     )
@@ -98,7 +99,7 @@ def test_reading_takes_nothing(caller: Celery, inbox: Inbox, redis: Redis):
     """A dispatcher that dies after reading has lost nothing."""
     sent = [send(caller, f"number {n}") for n in range(3)]
 
-    first, second = inbox.read(), inbox.read()
+    first, second = batches_in(inbox), batches_in(inbox)
 
     assert first == second
     assert [str(read_message(raw).id) for raw in first[0].messages] == sent
@@ -108,34 +109,34 @@ def test_reading_takes_nothing(caller: Celery, inbox: Inbox, redis: Redis):
 def test_trimming_removes_what_was_read_and_nothing_else(caller: Celery, inbox: Inbox):
     """Messages go on arriving while a batch is committed."""
     send(caller, "old")
-    (batch,) = inbox.read()
+    (batch,) = batches_in(inbox)
     newer = send(caller, "new")
 
-    assert inbox.trim(batch) == 1
-    assert [str(read_message(raw).id) for raw in inbox.read()[0].messages] == [newer]
+    assert trim(inbox, batch) == 1
+    assert [str(read_message(raw).id) for raw in batches_in(inbox)[0].messages] == [newer]
 
 
 def test_a_paused_reader_removes_nothing_that_it_has_not_read(caller: Celery, inbox: Inbox):
     """Another brain took over meanwhile; what arrived since then is in Redis alone."""
     send(caller, "old")
-    (stale,) = inbox.read()
-    inbox.trim(stale)
+    (stale,) = batches_in(inbox)
+    trim(inbox, stale)
     send(caller, "not accepted yet")
 
-    assert inbox.trim(stale) == 0
-    assert len(inbox.read()[0].messages) == 1
+    assert trim(inbox, stale) == 0
+    assert len(batches_in(inbox)[0].messages) == 1
 
 
 def test_a_long_list_is_read_in_batches_oldest_first(inbox: Inbox, redis: Redis):
     """100,000 waiting messages must not be read into memory at once."""
     redis.lpush("dispatch", *(f"m{n}" for n in range(MOST_AT_ONCE + 10)))
 
-    (batch,) = inbox.read()
-    inbox.trim(batch)
+    (batch,) = batches_in(inbox)
+    trim(inbox, batch)
 
     assert len(batch.messages) == MOST_AT_ONCE
     assert batch.messages[0] == b"m0"
-    assert inbox.read()[0].messages[0] == f"m{MOST_AT_ONCE}".encode()
+    assert batches_in(inbox)[0].messages[0] == f"m{MOST_AT_ONCE}".encode()
 
 
 def a_message(*, content_type: str = "application/json", body: str = "[[], {}, {}]", **headers: str) -> bytes:

@@ -21,7 +21,7 @@ from ledger import attempts, leadership, tasks
 from ledger.connect import Connection, connect
 from ledger.migrate import migrate
 from tests.ledger.made import a_placement, a_task
-from tests.workers.made import LEASE_S, fate_of, next_request, send, wait_for_presence
+from tests.workers.made import LEASE_S, fate_of, next_request, send, tick, wait_for_presence
 from workers import embedded
 from workers.attempt import claim_and_run, run_attempt
 from workers.brain import Brain
@@ -78,7 +78,7 @@ class Scene:
         self.lane.engines["echo"] = engine
         task_id = send(self.app)
         wait_for_presence(self.brain)
-        self.brain.tick([])
+        tick(self.brain)
         running = self.pool.submit(run_attempt, next_request(self.redis, "echo.echo"))
         assert engine.began.wait(WAIT_S)
         return task_id, running
@@ -155,13 +155,13 @@ def test_a_worker_that_leaves_hands_back_what_it_has_not_begun(scene: Scene, db:
     """Otherwise the task waits until its message counts as lost."""
     task_id = send(scene.app)
     wait_for_presence(scene.brain)
-    scene.brain.tick([])
+    tick(scene.brain)
     request = next_request(scene.redis, "echo.echo")
     scene.lane.leave()
 
     with pytest.raises(Ignore):
         run_attempt(request)
-    scene.brain.tick(["", *attempts.hints([(task_id, 1)])])
+    tick(scene.brain, ["", *attempts.hints([(task_id, 1)])])
 
     assert attempt_of(db, task_id) == ("cancelled", Decimal(0), None, "WorkerStoppedError")
     assert scene.brain.vitals.slots == {}, "it said goodbye before it handed anything back"

@@ -17,6 +17,7 @@ from config.catalog import Catalog, load_catalog
 from config.settings import Settings, read_settings
 from ledger import leadership, partitions, tasks
 from ledger.connect import Connection
+from tests.workers.made import tick
 from workers import lane as lanes
 from workers.attempt import run_attempt
 from workers.brain import Brain
@@ -71,7 +72,7 @@ class Runner:
 
     def __call__(self, profile: str) -> tuple[UUID, str]:
         sent = self.app.send_task("complete", [SECRET], {"profile": profile}, queue="dispatch")
-        self.brain.tick([])
+        tick(self.brain)
         raw = self.redis.rpop("echo.echo")
         assert isinstance(raw, bytes)
         message = json.loads(raw)

@@ -18,6 +18,7 @@ from config.catalog import Catalog, load_catalog
 from ledger import schedules
 from ledger.connect import Connection, connect
 from tests.workers.conftest import CATALOG
+from tests.workers.made import batches_in, trim
 from workers.inbox import Inbox
 from workers.messages import read_message
 from workers.schedule.rounds import Rounds
@@ -107,13 +108,13 @@ class World:
     def accept(self) -> None:
         """Accept what is in Redis, as the dispatcher does: each id once; and run it in no time."""
         inbox = Inbox(self.redis, "dispatch")
-        for batch in inbox.read():
+        for batch in batches_in(inbox):
             for raw in batch.messages:
                 message = read_message(raw)
                 if self.db.execute(ACCEPT, {"id": message.id, "now": self.now}).fetchone():
                     told = message.kwargs["metadata"]
                     self.ran[told["schedule"], told["scheduled_at"]] += 1
-            inbox.trim(batch)
+            trim(inbox, batch)
 
     def settle(self) -> datetime:
         """Live through what is due now, and tell when the next is."""

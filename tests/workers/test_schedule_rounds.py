@@ -19,6 +19,7 @@ from config.settings import Settings
 from ledger import deliveries, recurring, schedules, workers
 from ledger.connect import Connection
 from tests.workers.conftest import CATALOG
+from tests.workers.made import batches_in, trim
 from workers.inbox import Inbox
 from workers.messages import Message, read_message
 from workers.schedule import control
@@ -72,9 +73,9 @@ class Beat:
 
     def accept(self, now: datetime) -> list[Message]:
         inbox = Inbox(self.rounds.redis, "dispatch")
-        messages = [read_message(raw) for batch in inbox.read() for raw in batch.messages]
-        for batch in inbox.read():
-            inbox.trim(batch)
+        messages = [read_message(raw) for batch in batches_in(inbox) for raw in batch.messages]
+        for batch in batches_in(inbox):
+            trim(inbox, batch)
         for message in messages:
             self.db.execute(ACCEPT, {"id": message.id, "now": now})
         return messages

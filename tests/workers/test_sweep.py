@@ -10,7 +10,7 @@ from redis import Redis
 from ledger import attempts
 from ledger.attempts import Key
 from ledger.connect import Connection
-from tests.workers.made import fate_of, next_request, send, wait_for_presence
+from tests.workers.made import fate_of, next_request, send, tick, wait_for_presence
 from workers.attempt import run_attempt
 from workers.brain import Brain
 from workers.errors import WorkersDiedError
@@ -36,7 +36,7 @@ def die_over(task_id: UUID, db: Connection, redis: Redis, worker: str) -> Key:
 
 def look_again(brain: Brain) -> None:
     brain.sweep.looked_at = time.time() - 2
-    brain.tick([])
+    tick(brain)
 
 
 def test_the_task_of_a_dead_worker_runs_again_on_the_same_model(
@@ -45,7 +45,7 @@ def test_the_task_of_a_dead_worker_runs_again_on_the_same_model(
     """The model has done nothing wrong; with one model there would be nobody left to ask."""
     task_id = send(app, model="echo")
     wait_for_presence(watchful)
-    watchful.tick([])
+    tick(watchful)
     lost = die_over(task_id, db, redis, "dead@host")
 
     look_again(watchful)
@@ -63,7 +63,7 @@ def test_a_task_that_takes_its_workers_with_it_fails(
     """Out of memory again and again: without an end to it nobody else's task would run."""
     task_id = send(app)
     wait_for_presence(watchful)
-    watchful.tick([])
+    tick(watchful)
     for worker in ("first@host", "second@host", "third@host"):
         die_over(task_id, db, redis, worker)
         look_again(watchful)

@@ -14,7 +14,7 @@ from ledger.attempts import hints
 from ledger.connect import Connection
 from routing.lessons import as_stored, lesson_from
 from routing.task import needs_from
-from tests.workers.made import fate_of, next_request, send, wait_for_presence
+from tests.workers.made import fate_of, next_request, send, tick, wait_for_presence
 from workers.attempt import run_attempt
 from workers.brain import Brain
 from workers.call import completion_text
@@ -70,7 +70,7 @@ def test_a_dispatcher_accepts_what_another_version_sends(
     change(message)
     redis.lpush("dispatch", json.dumps(message))
 
-    brain.tick([])
+    tick(brain)
 
     assert task_id in brain.scheduler.backlog.tasks
     assert redis.llen("dispatch.dead") == 0
@@ -85,7 +85,7 @@ def test_a_worker_runs_what_another_version_dispatches(
     """A dispatcher that was upgraded first has workers behind it that were not."""
     send(app, "hello")
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     message = json.loads(str(redis.rpop("echo.echo"), "utf-8"))  # type: ignore[arg-type]
     change(message)
 
@@ -107,7 +107,7 @@ def test_a_worker_runs_a_request_with_fields_too_many_and_too_few(
     """The ledger keeps what another version accepted; what came after the first version is optional."""
     task_id = send(app, "hello")
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
     kept = ["messages", "max_tokens", "temperature", "top_p", "stop", "seed"]
     db.execute(
         """
@@ -128,7 +128,7 @@ def test_a_worker_runs_a_request_with_fields_too_many_and_too_few(
 def test_a_brain_reads_what_another_version_holds(brain: Brain, app: Celery, db: Connection):
     """A task that waits for days is read by whoever leads then."""
     task_id = send(app, "hello")
-    brain.tick([])
+    tick(brain)
     db.execute("""UPDATE tasks SET needs = '{"prompt_tokens": 3, "max_tokens": 5, "later": {}}'""")
 
     brain.rebuild()
@@ -186,10 +186,10 @@ def test_an_older_fleet_works_on_a_ledger_that_is_one_migration_ahead(
     brain.rebuild()
     task_id = send(app, "hello")
     wait_for_presence(brain)
-    brain.tick([])
+    tick(brain)
 
     run_attempt(next_request(redis, "echo.echo"))
-    brain.tick(hints([(task_id, 1)]))
+    tick(brain, hints([(task_id, 1)]))
 
     fate = fate_of(db, task_id)
     assert (fate.state, fate.attempts) == ("succeeded", 1)
