@@ -20,6 +20,7 @@ from redis import Redis
 from config.settings import settings
 from tests.fleet.processes import ROOT, WAIT_S, Fleet
 from workers import embedded
+from workers.catalog import catalog
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -33,15 +34,22 @@ def text_of(result: AsyncResult, timeout_s: float = WAIT_S) -> str:
 
 @contextmanager
 def a_fleet(home: Path, slow_s: float) -> Generator[Fleet]:
-    """Run the servers of a fleet whose model `slow` takes `slow_s` seconds."""
+    """Run the servers of a fleet whose model `slow` takes `slow_s` seconds, and be a caller of it."""
     copy = Path(shutil.copytree(ROOT / "tests/catalogs/echo", home / "config"))
     models = copy / "models.yaml"
     models.write_text(models.read_text().replace('upstream: "0.3"', f'upstream: "{slow_s}"'))
     fleet = Fleet(home)
-    try:
-        yield fleet
-    finally:
-        fleet.end()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLEET_HOME", str(home))
+        patch.setenv("FLEET_CONFIG", str(copy))
+        settings.cache_clear()
+        catalog.cache_clear()
+        try:
+            yield fleet
+        finally:
+            fleet.end()
+    settings.cache_clear()
+    catalog.cache_clear()
 
 
 @pytest.fixture
@@ -187,12 +195,10 @@ def test_workers_look_for_a_lost_redis_every_few_seconds(quick_fleet: Fleet):
 
 
 def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
-    quick_fleet: Fleet, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    quick_fleet: Fleet, pool: ThreadPoolExecutor
 ):
     """Whoever has to restart workers by hand after each crash of Redis needs no fleet."""
     fleet = quick_fleet
-    monkeypatch.setenv("FLEET_HOME", str(fleet.settings.home))  # callers find results that Redis lost there
-    settings.cache_clear()
     pid = fleet.start_redis()
     processes = [fleet.start("dispatcher"), fleet.worker(), fleet.worker()]
     sent = 0
@@ -213,7 +219,6 @@ def test_redis_that_is_killed_under_load_stops_nobody_and_loses_nothing(
     assert [each.result(LONG_S) for each in waiting] == ["number 149", "number 299"]
     assert Redis.from_url(fleet.settings.redis_url).llen("dispatch") == 0
     assert fleet.send("afterwards", profile="social").get(timeout=WAIT_S)
-    settings.cache_clear()
 
 
 def test_what_comes_after_a_task_is_sent_once_redis_is_back(patient_fleet: Fleet):

@@ -71,9 +71,10 @@ def filled(db: Connection) -> Connection:
         (Filter(model="trinity"), "false"),
         (Filter(error="100% no"), "state = 'failed'"),
         (Filter(error="100_ no"), "false"),
-        (
+        pytest.param(
             Filter(since=NOW - timedelta(hours=20), until=NOW - timedelta(hours=10)),
             f"accepted_at >= '{NOW - timedelta(hours=20)}' AND accepted_at < '{NOW - timedelta(hours=10)}'",
+            id="a time",
         ),
     ],
 )

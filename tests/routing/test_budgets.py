@@ -158,7 +158,7 @@ def test_a_new_day_brings_new_money_and_what_runs_counts_in_it():
         ({"model": "other"}, a_task(model="other"), a_task(model="kimi")),
         ({"tier": "paid"}, a_task(), a_task(model="qwen")),
     ],
-    ids=str,
+    ids=["all", "agent", "model", "tier"],
 )
 def test_a_budget_counts_its_scope_and_nothing_else(scope: dict[str, str], counted: Task, free: Task | None):
     """One agent's spending must not end another's work."""
