@@ -152,16 +152,17 @@ def test_a_result_that_redis_cannot_take_does_not_become_a_failure(
     assert result.get(timeout=WAIT_S)["choices"][0]["message"]["content"] == "in the ledger"
 
 
-def test_a_result_goes_out_at_once_after_redis_was_restarted(backend: Counting, redis: Redis):
+def test_a_result_goes_out_at_once_after_redis_was_restarted(
+    backend: Counting, redis: Redis, caplog: pytest.LogCaptureFixture
+):
     """Each thread keeps its connection, and learns only by using it that it was cut."""
     first, second = str(uuid4()), str(uuid4())
     backend.store_result(first, "one", states.SUCCESS)
     cut = redis.client_kill_filter(_type="normal", skipme=True)
-    began = time.monotonic()
     backend.store_result(second, "two", states.SUCCESS)
 
     assert cut > 0
-    assert time.monotonic() - began < 0.1, "not after Celery's pause between two tries"
+    assert not caplog.records, "Celery would log that it tries again, after a pause"
     assert redis.exists(*map(backend.get_key_for_task, (first, second))) == 2
     assert 0 < redis.ttl(backend.get_key_for_task(second)) <= RESULT_EXPIRES_S
 
