@@ -73,7 +73,8 @@ def run_attempt(request: Context) -> dict[str, Any]:
         gate.leave()
         lane.timed(queue, time.monotonic() - began)
         lane.take(queue, -1)
-        lane.on_room()
+        if lane.is_full:
+            lane.on_room()
 
 
 def claim_and_run(lane: Lane, key: Key) -> dict[str, Any]:

@@ -73,8 +73,10 @@ class Lane:
     """Set: it begins nothing any more."""
     closing: Event = field(default_factory=Event)
     """Set: it waits for nobody any more."""
+    is_full: bool = False
+    """A queue had no room when it was last looked at."""
     on_room: Callable[[], None] = nothing
-    """Called when an attempt has ended."""
+    """Called when an attempt has ended and a queue was full."""
     is_hurried: bool = False
     """What runs is not given the time to end."""
     taken: Counter[str] = field(default_factory=Counter[str])

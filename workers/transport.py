@@ -34,8 +34,11 @@ def room() -> dict[str, int]:
         return {}
     if not state.reserved_requests:
         open_lane.taken.clear()  # messages that are no attempts of ours are never counted off
+    open_lane.is_full = True  # before it counts: an attempt that ends meanwhile makes room that is not seen
     left = {queue: open_lane.places(queue) - open_lane.taken[queue] for queue in open_lane.slots}
-    return {queue: places for queue, places in left.items() if places > 0}
+    there = {queue: places for queue, places in left.items() if places > 0}
+    open_lane.is_full = len(there) < len(left)
+    return there
 
 
 class QoS(base.QoS):
