@@ -42,22 +42,39 @@ OUR_ERRORS = ("config.errors", "routing.errors", "workers.engines.errors", "work
 logger = logging.getLogger(__name__)
 
 
+class Wait:
+    """Somebody's wait for a result."""
+
+    def __init__(self, look_at: float) -> None:
+        self.look_at = look_at
+        """When to look in the ledger, by the monotonic clock."""
+
+
 class WaitsForBoth(ResultConsumer):
     """Waits for results on Redis, and looks in the ledger now and then for those that Redis lost."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own, passed on
         super().__init__(*args, **options)
-        self.look_at = time.monotonic() + LOOK_S
+        self.waits: set[Wait] = set()
+        """Those that are under way; several threads may wait at once."""
         self.turn = 0
         self.redis_has_lost = False
         """Whether the last look found what Redis had not: then it may lack the next result, too."""
+
+    def _wait_for_pending(self, result: Any, **options: Any) -> Generator[None]:  # noqa: ANN401 - Celery's own
+        """Wait; who often waits for a moment only never looks in the ledger."""
+        wait = Wait(time.monotonic() + FIRST_LOOK_S)
+        self.waits.add(wait)
+        try:
+            yield from super()._wait_for_pending(result, **options)
+        finally:
+            self.waits.discard(wait)
 
     def on_wait_for_pending(self, result: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's own
         """Look whether a result is in Redis already; most are on their way, and the ledger is far.
 
         Whoever asks for one result after the other, after Redis was emptied, does not wait for each.
         """
-        self.look_at = min(self.look_at, time.monotonic() + FIRST_LOOK_S)
         with self.through_an_outage(), self.backend.redis_alone():
             super().on_wait_for_pending(result, **options)
         if self.redis_has_lost:
@@ -78,7 +95,7 @@ class WaitsForBoth(ResultConsumer):
             is_over = True
         if not is_over:
             time.sleep(timeout or 0)
-        if time.monotonic() > self.look_at:
+        if any(time.monotonic() > wait.look_at for wait in tuple(self.waits)):
             self.look()
 
     def cancel_for(self, task_id: str) -> None:
@@ -109,7 +126,9 @@ class WaitsForBoth(ResultConsumer):
         start = self.turn if self.turn < len(waited_for) else 0
         self.turn = start + MOST_AT_ONCE
         found = self.backend.metas_from_ledger(waited_for[start : self.turn])
-        self.look_at = time.monotonic() + (LOOK_RARELY_S if found is None else LOOK_S)
+        look_at = time.monotonic() + (LOOK_RARELY_S if found is None else LOOK_S)
+        for wait in tuple(self.waits):
+            wait.look_at = look_at
         ended = [meta for meta in found or () if meta["status"] in states.READY_STATES]
         self.redis_has_lost = bool(ended)
         for meta in ended:

@@ -19,7 +19,7 @@ from tests.ledger.made import a_finish, a_placement, a_task
 from tests.workers.made import LEASE_S
 from workers import results
 from workers.app import RESULT_EXPIRES_S
-from workers.results import LedgerBackedRedis, WaitsForBoth
+from workers.results import LedgerBackedRedis
 
 WAIT_S = 30
 
@@ -130,10 +130,47 @@ def test_a_ledger_that_cannot_be_reached_is_asked_rarely(
     with pytest.raises(NotYet):
         result.get(timeout=results.LOOK_S * 1.5)
 
+    assert backend.asked == 1
     assert result.state == states.PENDING
-    consumer = backend.result_consumer
-    assert isinstance(consumer, WaitsForBoth)
-    assert consumer.look_at > time.monotonic() + results.LOOK_S
+
+
+def test_a_caller_of_many_short_tasks_never_looks_in_the_ledger(
+    app: Celery, backend: Counting, redis: Redis
+):
+    """It opened a connection to Postgres every second, and one call in ten took half as long again."""
+    end = time.monotonic() + results.FIRST_LOOK_S * 2.5
+    got = 0
+    with ThreadPoolExecutor(1) as worker:
+        while time.monotonic() < end:
+            result = app.AsyncResult(str(uuid4()), backend=backend)
+            worker.submit(answer_soon, backend, str(result.id))
+            assert result.get(timeout=WAIT_S) == "soon"
+            got += 1
+
+    assert got > 5
+    assert backend.asked == 0
+
+
+def answer_soon(backend: Counting, task_id: str) -> None:
+    time.sleep(0.1)
+    backend.store_result(task_id, "soon", states.SUCCESS)
+
+
+def test_somebody_who_waits_long_beside_many_short_waits_is_not_forgotten(
+    app: Celery, backend: Counting, db: Connection, running: UUID
+):
+    """Threads of one caller share what waits; each short wait must not put off the look of the long one."""
+    lost = app.AsyncResult(str(running), backend=backend)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(lost.get, timeout=WAIT_S)
+        time.sleep(0.1)
+        finish(db, running)
+        while not waiting.done():
+            result = app.AsyncResult(str(uuid4()), backend=backend)
+            pool.submit(answer_soon, backend, str(result.id))
+            result.get(timeout=WAIT_S)
+
+    assert waiting.result()["choices"][0]["message"]["content"] == "in the ledger"
 
 
 def test_a_result_that_redis_cannot_take_does_not_become_a_failure(
