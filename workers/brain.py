@@ -42,7 +42,13 @@ from workers.waiting import let_wait
 from workers.wire import Command, Wire
 
 POLL_S = 1.0
-"""How often the ledger is read without a hint: notifications are hints, the ledger is the truth."""
+"""How often the ledger is read without a hint: notifications are hints, the ledger is the truth.
+
+Where there is always something to do, half as often.
+"""
+
+QUIET_S = 0.02
+"""How long nothing happens before the brain reads the ledger without a hint: so that no task waits for it."""
 
 LOST_AFTER_S = 15.0
 """How long an attempt may wait for a claim while slots are free, before its message counts as lost."""
@@ -100,7 +106,7 @@ class Brain:
     def vitals(self) -> Vitals:
         return self.scheduler.vitals
 
-    def tick(self, hints: Iterable[str], batches: Sequence[Batch]) -> None:
+    def tick(self, hints: Sequence[str], batches: Sequence[Batch]) -> None:
         """Do all that there is to do now.
 
         Args:
@@ -109,7 +115,7 @@ class Brain:
         """
         arrived = self.new_to_me(self.intake.read(batches))
         self.learn(hints)
-        self.take_back()
+        self.look_around(is_quiet=not (hints or batches))
         now = datetime.now(UTC)
         # The order of arrival, also within a batch.
         self.hold(
@@ -133,20 +139,35 @@ class Brain:
         for row in rows:
             let_wait(self.scheduler, row, now)
 
-    def learn(self, hints: Iterable[str]) -> None:
+    def look_around(self, *, is_quiet: bool) -> None:
+        """Read the ledger without a hint, now and then, and take back what workers have lost.
+
+        Args:
+            is_quiet: nothing has happened, and no task waits for the end of this tick.
+        """
+        if time.monotonic() - self.polled_at < (POLL_S if is_quiet else 2 * POLL_S):
+            return
+        self.polled_at = time.monotonic()
+        claimed = attempts.claimed(self.db)
+        for key, claimed_at in claimed.items():
+            self.vitals.claimed(key, claimed_at)
+        self.look_for_lost(claimed.keys())
+        self.look_at_workers()
+        self.learn_which_ended(set(self.vitals.under_way))
+        self.take_back()
+
+    def looks_in_s(self) -> float:
+        """Tell when it is time to look around, where nothing happens."""
+        return max(QUIET_S, self.polled_at + POLL_S - time.monotonic())
+
+    def learn(self, hints: Sequence[str]) -> None:
         """Take note of attempts that ended and of workers that came or went."""
-        hints = list(hints)
-        asked = {key for hint in hints for key in attempts.hinted(hint)} & self.vitals.under_way.keys()
-        if time.monotonic() - self.polled_at > POLL_S:
-            self.polled_at = time.monotonic()
-            asked = set(self.vitals.under_way)
-            claimed = attempts.claimed(self.db)
-            for key, claimed_at in claimed.items():
-                self.vitals.claimed(key, claimed_at)
-            self.look_for_lost(claimed.keys())
+        if "" in hints:
             self.look_at_workers()
-        elif "" in hints:
-            self.look_at_workers()
+        hinted = {key for hint in hints for key in attempts.hinted(hint)}
+        self.learn_which_ended(hinted & self.vitals.under_way.keys())
+
+    def learn_which_ended(self, asked: Collection[Key]) -> None:
         if not asked:
             return
         unsuccessful: list[UUID] = []
@@ -178,7 +199,7 @@ class Brain:
             deserted = [(each.task_id, each.number) for each in waiting if each.queue == queue]
             why = stored(WorkerStoppedError(f"the last worker of queue {queue}"))
             given_back = unfinished.hand_back(self.db, deserted, worker=None, error=why)
-            self.learn(attempts.hints(list(given_back)))
+            self.learn_which_ended(given_back & self.vitals.under_way.keys())
             log.warning("deserted", queue=queue, attempts=len(given_back))
 
     def take_back(self) -> None:
@@ -311,7 +332,7 @@ class Brain:
     def learn_of(self, ids: Sequence[UUID]) -> None:
         of_ids = set(ids)
         keys = [key for key in self.vitals.under_way if key[0] in of_ids]
-        self.learn(attempts.hints(keys))
+        self.learn_which_ended(keys)
 
     def forget(self, task_id: UUID) -> None:
         """Take back the placement of a task that was cancelled in the meantime."""

@@ -39,11 +39,11 @@ LEASE_S = 5.0
 
 RENEW_S = LEASE_S / 4
 
+LATEST_RENEW_S = 1.5 * RENEW_S
+"""Where there is always something to do: no task that arrives shall wait for it."""
+
 STANDBY_S = 0.5
 """How often a standby tries to take over."""
-
-TICK_S = 1.0
-"""How long the brain sleeps when nothing wakes it."""
 
 LONGEST_BACKOFF_S = 5.0
 
@@ -125,7 +125,7 @@ class Dispatcher:
             renewed_at, ticks, tick_s = 0.0, 0, 0.0
             while not self.stopping.is_set():
                 self.remote.came_round()
-                if time.monotonic() - renewed_at > RENEW_S:
+                if time.monotonic() - renewed_at > (RENEW_S if news.is_quiet else LATEST_RENEW_S):
                     leadership.renew(db, epoch, LEASE_S, ticks=ticks, tick_s=tick_s)
                     renewed_at, ticks, tick_s = time.monotonic(), 0, 0.0
                 began = time.monotonic()
@@ -160,10 +160,10 @@ def drain(queue: "SimpleQueue[UUID]") -> list[UUID]:
 
 def sleep_s(brain: Brain) -> float:
     """Tell how long nothing will happen by itself."""
-    moment = brain.scheduler.next_moment()
+    looks_in_s, moment = brain.looks_in_s(), brain.scheduler.next_moment()
     if moment is None:
-        return TICK_S
-    return min(TICK_S, max(0.0, (moment - datetime.now(UTC)).total_seconds()))
+        return looks_in_s
+    return min(looks_in_s, max(0.0, (moment - datetime.now(UTC)).total_seconds()))
 
 
 def run_dispatcher(settings: Settings, catalog: Catalog, app: Celery) -> None:

@@ -23,6 +23,10 @@ class News(NamedTuple):
     batches: Sequence[Batch]
     """The messages that have arrived; they are still in Redis."""
 
+    @property
+    def is_quiet(self) -> bool:
+        return not (self.hints or self.batches)
+
 
 class Doorbell:
     """Waits on the lists of the inbox and on Postgres notifications at once, without taking anything.

@@ -13,8 +13,6 @@ from ledger.unfinished import Lost
 from workers.errors import WorkersDiedError
 from workers.failure import stored
 
-EVERY_S = 1.0
-
 AWAY_S = 5.0
 """A brain that did not look for so long was away itself: paused, or without Postgres, or not yet leading."""
 
@@ -54,10 +52,8 @@ class Sweep:
         return lost, failed
 
     def is_due(self, now: float) -> bool:
-        """Tell whether it is time to look."""
+        """Tell whether who is alive has had the time to say so."""
         gone_s = abs(now - self.looked_at)
-        if gone_s < EVERY_S:
-            return False
         if gone_s > AWAY_S:
             self.patient_until = now + GRACE_S
         self.looked_at = now

@@ -23,7 +23,7 @@ from tests.routing.made import a_task
 from tests.workers.made import fate_of, next_epoch, next_request, send, tick, wait_for_presence
 from workers import intake, picture
 from workers.attempt import run_attempt
-from workers.brain import Brain
+from workers.brain import POLL_S, Brain
 from workers.engines.base import Completion, Request
 from workers.engines.errors import BadRequestError, EngineError, ModelGoneError, RateLimitedError
 from workers.lane import Lane
@@ -316,6 +316,28 @@ def test_what_arrives_is_written_in_portions_that_postgres_can_hold(
 
     assert sent <= brain.scheduler.backlog.tasks.keys()
     assert redis.llen("dispatch") == 0
+
+
+def test_a_task_that_arrives_does_not_wait_for_the_brain_to_look_around(brain: Brain, app: Celery):
+    """It does so once a second, and nearly always just when a task came."""
+    brain.polled_at = due = time.monotonic() - 1.5 * POLL_S
+    send(app)
+    tick(brain)
+    with_a_task = brain.polled_at
+    soon_s = brain.looks_in_s()
+    tick(brain)
+
+    assert with_a_task == due
+    assert soon_s < 0.1
+    assert brain.polled_at > due
+
+
+def test_where_tasks_never_cease_the_brain_looks_around_all_the_same(brain: Brain, app: Celery):
+    brain.polled_at = due = time.monotonic() - 2.5 * POLL_S
+    send(app)
+    tick(brain)
+
+    assert brain.polled_at > due
 
 
 def test_finished_attempts_free_their_slots_without_a_hint(

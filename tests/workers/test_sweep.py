@@ -21,7 +21,7 @@ from workers.sweep import AWAY_S, GRACE_S, Sweep
 @pytest.fixture
 def watchful(brain: Brain) -> Brain:
     """Make a brain that was there all the time."""
-    brain.sweep.looked_at = time.time() - 2
+    brain.sweep.looked_at = time.time()
     brain.sweep.patient_until = 0
     return brain
 
@@ -35,7 +35,7 @@ def die_over(task_id: UUID, db: Connection, redis: Redis, worker: str) -> Key:
 
 
 def look_again(brain: Brain) -> None:
-    brain.sweep.looked_at = time.time() - 2
+    brain.polled_at = float("-inf")
     tick(brain)
 
 
