@@ -61,12 +61,12 @@ class WaitsForBoth(ResultConsumer):
         self.redis_has_lost = False
         """Whether the last look found what Redis had not: then it may lack the next result, too."""
 
-    def _wait_for_pending(self, result: Any, **options: Any) -> Generator[None]:  # noqa: ANN401 - Celery's own
+    def _wait_for_pending(self, result: Any, *args: Any, **options: Any) -> Generator[None]:  # noqa: ANN401 - Celery's own
         """Wait; who often waits for a moment only never looks in the ledger."""
         wait = Wait(time.monotonic() + FIRST_LOOK_S)
         self.waits.add(wait)
         try:
-            yield from super()._wait_for_pending(result, **options)
+            yield from super()._wait_for_pending(result, *args, **options)
         finally:
             self.waits.discard(wait)
 
