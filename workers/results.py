@@ -33,6 +33,8 @@ LOOK_RARELY_S = 60.0
 ASK_S = 2.0
 """For so long the ledger's word on a task counts: a caller may ask `ready()` in a loop."""
 
+NEVER = float("inf")
+
 MOST_AT_ONCE = 500
 """Results in one look."""
 
@@ -57,16 +59,21 @@ class WaitsForBoth(ResultConsumer):
         super().__init__(*args, **options)
         self.waits: set[Wait] = set()
         """Those that are under way; several threads may wait at once."""
+        self.look_owed_at = NEVER
+        """When somebody would have looked who gave up, and perhaps will be back."""
         self.turn = 0
         self.redis_has_lost = False
         """Whether the last look found what Redis had not: then it may lack the next result, too."""
 
     def _wait_for_pending(self, result: Any, *args: Any, **options: Any) -> Generator[None]:  # noqa: ANN401 - Celery's own
         """Wait; who often waits for a moment only never looks in the ledger."""
-        wait = Wait(time.monotonic() + FIRST_LOOK_S)
+        wait = Wait(min(time.monotonic() + FIRST_LOOK_S, self.look_owed_at))
         self.waits.add(wait)
         try:
             yield from super()._wait_for_pending(result, *args, **options)
+        except BaseException:
+            self.look_owed_at = min(self.look_owed_at, wait.look_at)
+            raise
         finally:
             self.waits.discard(wait)
 
@@ -127,6 +134,7 @@ class WaitsForBoth(ResultConsumer):
         self.turn = start + MOST_AT_ONCE
         found = self.backend.metas_from_ledger(waited_for[start : self.turn])
         look_at = time.monotonic() + (LOOK_RARELY_S if found is None else LOOK_S)
+        self.look_owed_at = NEVER
         for wait in tuple(self.waits):
             wait.look_at = look_at
         ended = [meta for meta in found or () if meta["status"] in states.READY_STATES]

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from contextlib import suppress
+from threading import Barrier, Event
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -147,6 +148,34 @@ def test_a_caller_of_many_short_tasks_never_looks_in_the_ledger(app: Celery, bac
 
     assert got > 5
     assert backend.asked == 0
+
+
+def test_a_caller_that_waits_again_and_again_for_a_moment_gets_what_redis_lost(
+    app: Celery, backend: Counting, db: Connection, running: UUID
+):
+    """`get(timeout=0.2)` in a loop is what people write who have other tasks under way."""
+    finish(db, running)
+    answer: Any = None
+    tries, done = 0, Event()
+
+    def go_on() -> None:
+        while not done.is_set():
+            other = app.AsyncResult(str(uuid4()), backend=backend)
+            answers.submit(answer_soon, backend, str(other.id))
+            other.get(timeout=WAIT_S)
+
+    with ThreadPoolExecutor(1) as answers, ThreadPoolExecutor(1) as beside:
+        going_on = beside.submit(go_on)
+        while answer is None and tries < 50:
+            tries += 1
+            with suppress(NotYet):
+                answer = app.AsyncResult(str(running), backend=backend).get(timeout=0.2)
+        done.set()
+        going_on.result(WAIT_S)
+
+    assert answer is not None
+    assert answer["choices"][0]["message"]["content"] == "in the ledger"
+    assert tries > 1, "none of the waits was long enough to look"
 
 
 def answer_soon(backend: Counting, task_id: str) -> None:
