@@ -26,7 +26,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="300,000 old attempts, under a minute")
     quick = parser.parse_args().quick
-    history, count, rounds = (300_000, 1500, 1) if quick else (5_000_000, 5000, 3)
+    history, count, rounds = (300_000, 1500, 1) if quick else (5_000_000, 5000, 5)
     with services() as using, Redis.from_url(using.redis_url) as redis:
         from workers.tasks import complete  # noqa: PLC0415 - reads the settings that `services` made
 
